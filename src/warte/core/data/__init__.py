@@ -1,0 +1,1 @@
+"""Registered files and run folders."""

@@ -1,0 +1,1 @@
+"""Satellites, aircraft and meteors in night-sky video."""

@@ -1,0 +1,314 @@
+"""Shift and stack: every straight path through a window of frames, summed before any threshold.
+
+A mover too faint for any single frame is found by adding the frames along its path. Trying every
+path one by one costs too much; here paths share their halves, as in a fast discrete dedispersion
+(Brady 1998, SIAM J. Comput. 27, 107; Zackay & Ofek 2017, ApJ 835, 11): the sum over 2n frames at
+one velocity is the sum of two sums over n frames at half the velocity resolution, one of them
+shifted. With 8-bit sums some 1e10 paths a second fit on one core, and on a GPU the same code runs.
+
+Cells: the frames arrive binned (see ``prepare``), in units of their noise, one cell about 1.6
+sigma of the point spread function. At a level of ``n`` frames the velocity index ``i`` means a
+displacement of ``2 i`` cells in ``n`` frames, so that the two halves lie exactly ``i`` cells apart.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from math import ceil, hypot, log2, sqrt
+
+import numpy as np
+import torch
+from torch import Tensor
+
+STEPS_PER_SIGMA = 2  # grey levels of the 8-bit sums per sigma of one frame
+CLIP_SIGMA = 3  # one frame counts at most so much: a glint or a cosmic ray is not a track
+TILE = 4  # velocities are harvested in tiles of TILE x TILE
+
+
+@dataclass(frozen=True)
+class StackSettings:
+    """What the faint search tries."""
+
+    speed_max_px: float = 15.0  # fastest motion tried, pixels per frame
+    speed_long_px: float = 5.0  # up to this speed, pixels per frame, sums run over 64 frames
+    threshold_64: float = 5.1  # sigma at which a sum over 64 frames becomes a candidate
+    threshold_32: float = 4.8  # sigma, sums over 32 frames
+    threshold_16: float = 4.4  # sigma, sums over 16 frames (only above speed_long_px)
+    candidates_max: int = 60_000  # at most so many candidates a window, best first
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Paths whose sum passed the threshold, in cells and frames of the window.
+
+    Arrays of length n: ``t`` centre time (frames), ``x``, ``y`` position then (cells), ``vx``,
+    ``vy`` (cells per frame), ``frames`` summed, ``score`` (sigma), ``trail`` (0 point, 1 trail).
+    """
+
+    t: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    vx: np.ndarray
+    vy: np.ndarray
+    frames: np.ndarray
+    score: np.ndarray
+    trail: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.t)
+
+    def take(self, index: np.ndarray) -> Candidates:
+        """The candidates at ``index`` (positions or a mask)."""
+        return Candidates(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
+
+
+def join(parts: list[Candidates]) -> Candidates:
+    """All candidates of several searches in one table."""
+    names = list(Candidates.__dataclass_fields__)
+    if not parts:
+        return Candidates(*(np.zeros(0, np.float32) for _ in names))
+    return Candidates(*(np.concatenate([getattr(p, n) for p in parts]) for n in names))
+
+
+def shifted_sum(a: Tensor, b: Tensor, dy: int, dx: int, out: Tensor) -> tuple[int, int]:
+    """``out[y, x] = a[y - dy//2, x - dx//2] + b[y + dy - dy//2, x + dx - dx//2]``.
+
+    ``a``, ``b``, ``out``: (blocks, H, W), each block contiguous. Rows are added as one long line,
+    many times faster than row by row: where x leaves the picture the sum means nothing. Returns
+    the range of the flat picture that was written.
+    """
+    height, width = out.shape[-2:]
+    size = height * width
+    back = (dy // 2) * width + dx // 2
+    ahead = (dy - dy // 2) * width + dx - dx // 2
+    start, stop = max(0, back, -ahead), min(size, size + back, size - ahead)
+    if start < stop:
+        n = (len(out), stop - start)
+        torch.add(
+            a.as_strided(n, (a.stride(0), 1), a.storage_offset() + start - back),
+            b.as_strided(n, (b.stride(0), 1), b.storage_offset() + start + ahead),
+            out=out.as_strided(n, (out.stride(0), 1), out.storage_offset() + start),
+        )
+    return start, max(start, stop)
+
+
+def full_sum(a: Tensor, b: Tensor, dy: int, dx: int, out: Tensor) -> Tensor:
+    """``shifted_sum`` with zeros where nothing was written."""
+    start, stop = shifted_sum(a, b, dy, dx, out)
+    flat = out.view(len(out), -1)
+    flat[:, :start] = 0
+    flat[:, stop:] = 0
+    return out
+
+
+def quantise(cells: Tensor, steps: float = STEPS_PER_SIGMA) -> Tensor:
+    """Sigma units to int8 steps, clipped at ``CLIP_SIGMA``."""
+    limit = CLIP_SIGMA * STEPS_PER_SIGMA
+    return (cells * steps).round_().clamp_(-limit, limit).to(torch.int8)
+
+
+def robust_spread(values: Tensor) -> float:
+    """Standard deviation of the values that are not zero, from their quartiles."""
+    sample = values.reshape(-1)[:: max(1, values.numel() // 200_000)].float()
+    sample = sample[sample != 0]
+    if len(sample) < 8:
+        return 1.0
+    low, high = torch.quantile(sample, torch.tensor([0.25, 0.75], device=sample.device)).tolist()
+    return max((high - low) / 1.349, 1e-6)
+
+
+def trailed(fine: Tensor, vx: float, vy: float) -> Tensor:
+    """Frames filtered with a straight trail of ``(vx, vy)`` cells, as 8-bit steps.
+
+    ``fine``: (T, H, W) int16. The trail is doubled: 2, 4, 8 samples from shifted sums.
+    """
+    length = max(abs(vx), abs(vy))
+    doublings = 0 if length < 0.75 else min(3, max(1, ceil(log2(length))))
+    total = fine
+    for j in range(doublings):
+        part = 2.0 ** (j - doublings)
+        out = torch.empty_like(total)
+        total = full_sum(total, total, round(vy * part), round(vx * part), out)
+    return quantise(total, STEPS_PER_SIGMA / robust_spread(total))
+
+
+class VelocityTree:
+    """Sums of a window over 2, 4, 8 ... frames at every velocity, computed when asked for.
+
+    ``cells``: (T, H, W) float32 in sigma, T a multiple of 16. The last ``kept`` velocities of
+    each level stay in memory, which is enough when velocities are visited in Z order.
+    """
+
+    def __init__(self, cells: Tensor, *, trail: bool, kept: int = 12) -> None:
+        self.kept = kept
+        self.still = None if trail else quantise(cells)
+        self.fine = (cells * 8).round_().clamp_(-24, 24).to(torch.int16) if trail else None
+        self.cache: list[OrderedDict[tuple[int, int], Tensor]] = [OrderedDict() for _ in range(6)]
+
+    def stored(self, level: int, iy: int, ix: int) -> Tensor:
+        """Sums over ``2**level`` frames as the level above needs them, (blocks, H, W) int8."""
+        if level == 0 and self.still is not None:
+            return self.still
+        cache = self.cache[level]
+        if (iy, ix) in cache:
+            cache.move_to_end((iy, ix))
+            return cache[iy, ix]
+        spare = cache.popitem(last=False)[1] if len(cache) >= self.kept else None
+        if level == 0:
+            assert self.fine is not None
+            sums = trailed(self.fine, 2.0 * ix, 2.0 * iy)
+        else:
+            sums = self.compute(level, iy, ix, out=spare)  # fresh memory costs more than the sum
+            if level >= 4:  # halve, so that the next sum fits 8 bits
+                sums >>= 1
+        cache[iy, ix] = sums
+        return sums
+
+    def halves(self, level: int, iy: int, ix: int) -> tuple[Tensor, Tensor]:
+        """First and second halves, (blocks, H, W), whose shifted sum is the sum at ``level``."""
+        first = self.stored(level - 1, iy // 2, ix // 2)
+        second = self.stored(level - 1, iy - iy // 2, ix - ix // 2)
+        if level <= 4:  # blocks side by side
+            return first[0::2], second[1::2]
+        step = 2 ** (level - 5)  # from 16 frames on, blocks start every 16 frames
+        return first[:-step], second[step:]
+
+    def compute(self, level: int, iy: int, ix: int, out: Tensor | None = None) -> Tensor:
+        """The sums at one velocity, (blocks, H, W) int8, sigma as ``level_sigma`` says."""
+        first, second = self.halves(level, iy, ix)
+        if out is None:
+            out = torch.empty(first.shape, dtype=torch.int8, device=first.device)
+        return full_sum(first, second, iy, ix, out)
+
+
+def level_sigma(level: int) -> float:
+    """Noise of ``compute``'s 8-bit sums: steps per sigma, each level over 16 frames halved."""
+    return STEPS_PER_SIGMA * sqrt(2**level) / 2 ** max(0, level - 4)
+
+
+def z_order(lo: int, hi: int) -> Iterator[tuple[int, int]]:
+    """(iy, ix) of tiles from lo to hi in Z order, so that neighbours in velocity come together."""
+    side = 1
+    while side < hi - lo + 1:
+        side *= 2
+    for code in range(side * side):
+        iy = ix = 0
+        for bit in range(side.bit_length()):
+            ix |= ((code >> (2 * bit)) & 1) << bit
+            iy |= ((code >> (2 * bit + 1)) & 1) << bit
+        if lo + iy <= hi and lo + ix <= hi:
+            yield lo + iy, lo + ix
+
+
+def hits(best: Tensor, limit: int) -> Tensor:
+    """(n, 3) indices where int8 sums reach ``limit``, eight at a time; overwrites ``best``."""
+    flat = best.view(-1)
+    flat += 128 - limit  # reaching the limit overflows into the sign bit
+    packs = flat.view(torch.int64).bitwise_and_(-0x7F7F7F7F7F7F7F80).nonzero()
+    inside = (packs * 8 + torch.arange(8, device=best.device)).view(-1)
+    inside = inside[flat[inside] < 0]
+    return torch.stack(torch.unravel_index(inside, best.shape), dim=1)
+
+
+@dataclass(frozen=True)
+class Tier:
+    """One range of speeds and the number of frames summed there."""
+
+    level: int  # 2**level frames
+    speed_min: float  # cells per frame
+    speed_max: float  # cells per frame
+    threshold: float  # sigma
+    trail: bool  # movers trail over the whole frame interval
+
+
+def tile_velocities(tier: Tier) -> list[list[tuple[int, int]]]:
+    """Velocity indices (iy, ix) of the tier, in tiles of TILE x TILE, in Z order."""
+    half = 2**tier.level / 2
+    tiles = ceil((tier.speed_max * half + 1) / TILE)
+    out = []
+    for ty, tx in z_order(-tiles, tiles - 1):
+        cells = [(ty * TILE + j, tx * TILE + i) for j in range(TILE) for i in range(TILE)]
+        keep = [c for c in cells if tier.speed_min <= hypot(*c) / half < tier.speed_max]
+        if keep:
+            out.append(keep)
+    return out
+
+
+def harvest(
+    tree: VelocityTree, tier: Tier, tiles: list[list[tuple[int, int]]] | None = None
+) -> Candidates:
+    """All paths of the tier over its threshold; of each place the best velocity of a tile."""
+    like = tree.compute(tier.level, 0, 0)
+    if not len(like):
+        return join([])
+    sums = torch.zeros((TILE * TILE, *like.shape), dtype=torch.int8, device=like.device)
+    best = torch.empty_like(like)
+    sigma = max(level_sigma(tier.level), robust_spread(like))
+    limit = ceil(tier.threshold * sigma)
+    found: list[Candidates] = []
+    for tile in tile_velocities(tier) if tiles is None else tiles:
+        best.zero_()
+        for n, (iy, ix) in enumerate(tile):
+            first, second = tree.halves(tier.level, iy, ix)
+            start, stop = shifted_sum(first, second, iy, ix, sums[n])
+            span = ((len(best), stop - start), (best.stride(0), 1))
+            part = best.as_strided(*span, start)
+            torch.maximum(part, sums[n].as_strided(*span, n * sums.stride(0) + start), out=part)
+        hit = hits(best, limit)
+        if len(hit):
+            found.append(_candidates(hit, sums, np.asarray(tile), tier, sigma, limit))
+    return join(found)
+
+
+def _candidates(
+    hit: Tensor, sums: Tensor, iy_ix: np.ndarray, tier: Tier, sigma: float, limit: int
+) -> Candidates:
+    """Rows for hits (n, 3: block, y, x), best velocity each, without those that left the picture."""
+    height, width = sums.shape[-2:]
+    block, y, x = hit.T
+    iy, ix = torch.from_numpy(iy_ix.T).to(hit)[..., None]
+    values = sums[: len(iy_ix), block, y, x]
+    for at, i, size in ((y, iy, height), (x, ix, width)):
+        first, second = at - i // 2, at + i - i // 2
+        ok = (first >= 0) & (first < size) & (second >= 0) & (second < size)
+        values = torch.where(ok, values, torch.zeros_like(values))
+    score, which = values.max(dim=0)
+    keep = (score >= limit).cpu().numpy()
+    block, y, x = hit.cpu().numpy()[keep].T.astype(np.float32)
+    iy_ix = iy_ix[which.cpu().numpy()[keep]]
+    frames = 2**tier.level
+    return Candidates(
+        t=block * min(frames, 16) + (frames - 1) / 2,
+        x=x + (iy_ix[:, 1] % 2) / 2,  # an odd index puts the centre half a cell further
+        y=y + (iy_ix[:, 0] % 2) / 2,
+        vx=(iy_ix[:, 1] * 2 / frames).astype(np.float32),
+        vy=(iy_ix[:, 0] * 2 / frames).astype(np.float32),
+        frames=np.full(len(x), frames, np.float32),
+        score=score.cpu().numpy()[keep].astype(np.float32) / np.float32(sigma),
+        trail=np.full(len(x), float(tier.trail), np.float32),
+    )
+
+
+def search(cells: Tensor, tiers: list[Tier], *, kept: int = 24) -> Candidates:
+    """Candidates of all tiers. On a CPU the tiles are shared out among its threads."""
+    threads = torch.get_num_threads() if cells.device.type == "cpu" else 1
+    jobs = []
+    for tier in tiers:
+        tiles = tile_velocities(tier)
+        cut = [round(k * len(tiles) / threads) for k in range(threads + 1)]
+        jobs.append([(tier, tiles[a:b]) for a, b in pairwise(cut)])
+
+    def work(part: list[tuple[Tier, list[list[tuple[int, int]]]]]) -> list[Candidates]:
+        torch.set_num_threads(1)  # of this thread; the tiles are what runs side by side
+        trees = {trail: VelocityTree(cells, trail=trail, kept=kept) for trail in {t.trail for t, _ in part}}
+        return [harvest(trees[tier.trail], tier, tiles) for tier, tiles in part]
+
+    if threads == 1:
+        return join(work([job[0] for job in jobs]))
+    with ThreadPoolExecutor(threads) as pool:
+        parts = list(pool.map(work, [[job[k] for job in jobs] for k in range(threads)]))
+    return join([c for part in parts for c in part])
