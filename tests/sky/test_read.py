@@ -101,7 +101,7 @@ def test_jpeg_folder_is_close(tmp_path: Path) -> None:
     assert np.abs(pixels(read(tmp_path / "a", fps=4)) - video).max() <= 4
 
 
-@pytest.mark.parametrize("name", ["a.mkv", "a.fits", "a.ser", "png", "tiff", "fits"])
+@pytest.mark.parametrize("name", ["a.mkv", "a.fits", "a.fits.fz", "a.ser", "png", "tiff", "fits"])
 def test_colour_becomes_luminance(tmp_path: Path, name: str) -> None:
     video = picture(shape=(*SHAPE, 3))
     if "." in name:

@@ -656,3 +656,20 @@ def test_profile_of_a_pixel_is_an_erf_difference() -> None:
     profile = pixel_profile(np.array([2.0]), np.array([0]), 5, 1.0)
     assert profile.sum() == pytest.approx(erf(2.5 / np.sqrt(2)))
     assert profile[0, 2] == pytest.approx(erf(0.5 / np.sqrt(2)))
+
+
+def test_quiet_scenes_have_little_noise_and_blinking_satellites_go_dark() -> None:
+    rng = np.random.default_rng(11)
+    settings = SceneSettings(frames=6, max_movers=4, satellites=1.0, aircraft=0.0)
+    settings = replace(settings, quiet_chance=1.0, blink_chance=1.0)
+    scenes = [random_scene(rng, settings) for _ in range(20)]
+    blinks = [curve for s in scenes for m in s.movers for curve in m.light[-1:]]
+    assert len(blinks) == sum(len(s.movers) for s in scenes) > 10
+    assert all(isinstance(b, Tumbling) and b.depth >= 0.7 and b.period <= 6 for b in blinks)
+    for scene in scenes[:5]:
+        dark = replace(scene, movers=(), sky=replace(scene.sky, stars_per_mpx=0, clouds=None))
+        dark = replace(dark, camera=replace(dark.camera, gamma=1.0, hot_fraction=0.0))
+        frames, _ = simulate(dark, np.random.default_rng(0))
+        assert np.diff(frames.astype(float), axis=0).std() / np.sqrt(2) < 1.2
+    with pytest.raises(SettingsError, match="blink_chance"):
+        SceneSettings(blink_chance=1.5)

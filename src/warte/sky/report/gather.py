@@ -148,7 +148,10 @@ def sky_picture(mean: Pixels, brightest: Pixels) -> Bytes:
     # The mean of many frames has little noise; its scale follows its stars, or all were white.
     white = float(np.clip(3 * np.percentile(stars[::2, ::2], 99.5), 60, 5000))
     dark = (1 - _bend(stars, white)) * (1 - 0.9 * _bend(trails, 25.0))
-    return np.rint(255 * (1 - dark)).astype(np.uint8)
+    shown = 255 * (1 - dark)
+    # Stars that drift far fill the picture with trails; darker, they leave the tracks to be seen.
+    shown *= np.clip(10.0 / max(float(shown.mean()), 1e-6), 0.45, 1.0)
+    return np.rint(shown).astype(np.uint8)
 
 
 def _in_noise(pixels: Pixels) -> Pixels:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -43,6 +43,8 @@ class SceneSettings:
     shake_chance: float = 0.4  # scenes with a shaking camera
     drift_chance: float = 0.7  # scenes whose stars drift
     gamma_chance: float = 0.2  # scenes of a camera with gamma
+    quiet_chance: float = 0.0  # scenes with next to no noise, as web sites show them (8 bit)
+    blink_chance: float = 0.0  # satellites that shine in one frame of two to six
     bits: int = 8  # bits of a pixel: 8, 16 or 0 (float32)
 
     def __post_init__(self) -> None:
@@ -52,6 +54,9 @@ class SceneSettings:
             raise SettingsError(
                 f"speed_low {self.speed_low} must be in 0 to speed_high {self.speed_high}"
             )
+        for name in ("quiet_chance", "blink_chance"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise SettingsError(f"{name} is {getattr(self, name)}; allowed is 0 to 1")
         if self.max_movers < 0:
             raise SettingsError(f"max_movers is {self.max_movers}; allowed is 0 or more")
         if not (self.satellites >= 0 and 0 <= self.aircraft <= 1 - self.satellites):
@@ -70,7 +75,7 @@ def random_scene(
     count = int(rng.integers(0, scene.max_movers + 1))
     movers = tuple(_random_mover(rng, scene, fastest) for _ in range(count))
     sky = _random_sky(rng, scene, fastest)
-    return SimulateSettings(
+    random = SimulateSettings(
         frames=scene.frames,
         width=scene.width,
         height=scene.height,
@@ -79,6 +84,80 @@ def random_scene(
         camera=_random_camera(rng, scene, sky.sky_e),
         movers=movers,
         playback=playback,
+    )
+    if scene.blink_chance > 0:
+        random = replace(random, movers=tuple(_blinking(rng, m, scene) for m in movers))
+    if scene.quiet_chance > 0 and rng.random() < scene.quiet_chance:
+        random = _quiet(rng, random)
+    return random
+
+
+def _blinking(rng: np.random.Generator, mover: Mover, scene: SceneSettings) -> Mover:
+    """Some satellites as makers of videos blink them, or as bodies that spin fast."""
+    if not isinstance(mover, Satellite) or rng.random() >= scene.blink_chance:
+        return mover
+    blink = Tumbling(
+        period=float(rng.choice([2.0, 3.0, 3.0, 4.0, rng.uniform(2, 6)])),
+        depth=float(rng.choice([1.0, rng.uniform(0.7, 1.0)])),
+        sharpness=_log_uniform(rng, 2, 30),
+        phase=float(rng.random()),
+    )
+    return replace(mover, light=(*mover.light, blink))
+
+
+def _quiet(rng: np.random.Generator, scene: SimulateSettings) -> SimulateSettings:
+    """The scene as web sites show the sky: noise removed or averaged away by the makers, shadows
+    lifted by gamma, stars that twinkle hard and hardly drift, playback that runs at any speed."""
+    sky_e = _log_uniform(rng, 50, 1000)
+    read_noise = _log_uniform(rng, 1, 5)
+    factors = rng.choice([1.0, 1.0, 4.0, 16.0, 64.0], 2)
+    playback = scene.playback
+    if factors[0] != factors[1]:
+        start, length = float(rng.uniform(0, scene.frames)), float(rng.uniform(5, 15))
+        playback = ((start, float(factors[0])), (start + length, float(factors[1])))
+    drift = _log_uniform(rng, 0.001, 0.02) / (4.0 if max(factors) > 16 else 1.0)
+    way = rng.uniform(0, 2 * np.pi)
+    slower = max((factor for _, factor in playback), default=1.0) ** float(rng.uniform(0.5, 1.0))
+    movers = scene.movers
+    if playback != scene.playback:  # keep speeds in the picture about as they were drawn
+        movers = tuple(_slowed(mover, slower) for mover in movers)
+    part = float(rng.uniform(0.1, 0.5))  # of a wide picture, so that light falls off less in it
+    sky = replace(
+        scene.sky,
+        sky_e=sky_e,
+        gradient_x=scene.sky.gradient_x * part,
+        gradient_y=scene.sky.gradient_y * part,
+        stars_per_mpx=_log_uniform(rng, 1000, 20000),
+        star_limit_snr=float(rng.uniform(0.5, 2)),
+        drift_x=float(drift * np.cos(way)),
+        drift_y=float(drift * np.sin(way)),
+        rotation_deg=0.0,
+        scintillation=float(rng.uniform(0.1, 0.6)),
+        scintillation_frames=float(rng.uniform(0, 4)),
+    )
+    camera = replace(
+        scene.camera,
+        psf_sigma_px=float(rng.uniform(0.6, 1.3)),
+        vignetting=scene.camera.vignetting * part,
+        read_noise_e=read_noise,
+        gain=_log_uniform(rng, 0.25, 1.0) / float(np.sqrt(sky_e + read_noise**2)),
+        bias=float(rng.uniform(2, 15)),
+        gamma=float(rng.uniform(1.0, 2.2)),
+        jolt_rate=0.03 if rng.random() < 0.2 else 0.0,
+        jolt_px=float(rng.uniform(0.3, 2)),
+    )
+    return replace(scene, sky=sky, camera=camera, movers=movers, playback=playback)
+
+
+def _slowed(mover: Mover, factor: float) -> Mover:
+    if isinstance(mover, Meteor):
+        return mover
+    return replace(
+        mover,
+        vx=mover.vx / factor,
+        vy=mover.vy / factor,
+        ax=mover.ax / factor**2,
+        ay=mover.ay / factor**2,
     )
 
 

@@ -1,0 +1,1 @@
+"""Measurements of this program and its peers, side by side: `python -m benchmarks NAME`."""

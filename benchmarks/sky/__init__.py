@@ -1,0 +1,1 @@
+"""The night-sky benchmark: `warte sky find` and the four-frame recipe on the same clips."""

@@ -1,0 +1,124 @@
+"""Satellites in night-sky video: Warte and the four-frame recipe on the same clips."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from benchmarks.sky import page, real, recall, speed
+from benchmarks.sky.clips import SEED0
+from benchmarks.sky.jobs import PEER, WARTE, WARTE_H264, Outcome, Progress, run_jobs
+from benchmarks.sky.page import Table
+from warte.cli.common import progress as bars
+
+PARTS = ("faint", "codec", "speed", "errors", "kind", "real")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `python -m benchmarks sky`."""
+    add = parser.add_argument
+    add("--quick", action="store_true", help="few clips: a look, not a measurement")
+    add("--only", type=_parts, default=PARTS, metavar="A,B", help=f"parts of {','.join(PARTS)}")
+    add("--clips", type=_positive, help="clips for each SNR and series (20; quick: 1)")
+    add("--seed0", type=_fresh, default=SEED0, help=f"first seed, {SEED0} or more")
+    add("--workers", type=_positive, default=page.cores(), help="processes (one for each core)")
+    add("--device", choices=("cpu", "cuda"), default="cpu", help="where Warte computes")
+    add("--markdown", type=Path, metavar="FILE", help="put the tables between markers in FILE")
+    add("--picture", type=Path, metavar="FILE", help="draw recall against SNR; needs part faint")
+    add("--quiet", action="store_true", help="no progress on stderr")
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    unknown = [name for name in names if name not in PARTS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is no part; parts are {', '.join(PARTS)}")
+    return names
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not 1 or more")
+    return number
+
+
+def _fresh(text: str) -> int:
+    number = int(text)
+    if number < SEED0:
+        raise argparse.ArgumentTypeError(
+            f"{number} may be a seed of training; give {SEED0} or more"
+        )
+    return number
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Run the chosen parts, print their tables, write what was asked for; 0."""
+    if chosen.picture and not {"faint", "codec"} & set(chosen.only):
+        raise SystemExit("--picture needs the part faint or codec; add one to --only")
+    clips = chosen.clips or (1 if chosen.quick else 20)
+    with bars(chosen.quiet) as progress:
+        tables, outcomes = _measure(chosen, clips, progress)
+    print(page.machine())
+    page.print_tables(tables)
+    if chosen.markdown:
+        page.write_markdown(chosen.markdown, page.markdown(tables, _heading(chosen, clips)))
+        print(f"written: {chosen.markdown}")
+    if chosen.picture:
+        page.draw_recall(chosen.picture, _curves(outcomes))
+        print(f"written: {chosen.picture}")
+    return 0
+
+
+def _measure(
+    chosen: argparse.Namespace, clips: int, progress: Progress
+) -> tuple[list[Table], list[Outcome]]:
+    seed0, device, only = chosen.seed0, chosen.device, chosen.only
+    # On a GPU one process is enough, and two would fight for its memory.
+    workers = 1 if device == "cuda" else chosen.workers
+    tables: list[Table] = []
+    outcomes: list[Outcome] = []
+    if "faint" in only or "codec" in only:
+        snrs = recall.QUICK_SNRS if chosen.quick else recall.SNRS
+        jobs = recall.faint_jobs(seed0, clips, snrs, "codec" in only, device)
+        outcomes = run_jobs(jobs, workers, progress, "faint")
+        tables += recall.faint_tables(outcomes) if "faint" in only else []
+        tables += [recall.codec_table(outcomes)] if "codec" in only else []
+    if "errors" in only:
+        jobs = recall.error_jobs(seed0, clips, device)
+        tables.append(recall.error_table(run_jobs(jobs, workers, progress, "errors")))
+    if "kind" in only:
+        jobs = recall.kind_jobs(seed0, 2 * clips, device)
+        tables += recall.kind_tables(run_jobs(jobs, workers, progress, "kind"))
+    if "speed" in only:
+        repeats = 1 if chosen.quick else 5
+        tables.append(speed.speed_table(seed0, repeats, chosen.quick, device, progress))
+        tables.append(speed.memory_table(chosen.quick, progress))
+    if "real" in only:
+        tables += real.real_tables(seed0, device, progress)
+    return tables, outcomes
+
+
+def _curves(outcomes: Sequence[Outcome]) -> dict[str, pd.DataFrame]:
+    """Curves of the recall picture, without those that were not measured."""
+    wanted = {
+        "Warte, lossless": recall.curve(outcomes, WARTE, 1.0),
+        "Warte, after 8-bit H.264": recall.curve(outcomes, WARTE_H264, 1.0),
+        "four-frame recipe, lossless": recall.curve(outcomes, PEER, 1.0),
+    }
+    return {name: table for name, table in wanted.items() if len(table)}
+
+
+def _heading(chosen: argparse.Namespace, clips: int) -> str:
+    command = "python -m benchmarks sky" + (" --quick" if chosen.quick else "")
+    if chosen.only != PARTS:
+        command += f" --only {','.join(chosen.only)}"
+    if chosen.clips:
+        command += f" --clips {chosen.clips}"
+    return (
+        f"## Sky\n\n`{command}`, {clips} clips for each SNR and series, seeds from {chosen.seed0} "
+        f"up.\nMeasured on: {page.machine()}."
+    )

@@ -1,0 +1,260 @@
+"""From raw frames to cells: sky and stars removed, filtered, binned, in units of the noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from warte.sky.find.register import STILL, affine_matrix, find_stars, register
+
+SKY_MESH_PX = 16  # the sky's brightness is smooth over so many pixels
+TEMPLATE_FRAMES = 15  # frames whose median is the picture of the stars
+NOISE_FRAMES = 33  # frames from which the noise of a cell is measured
+STILL_PX = 0.05  # stars that move less over a window are taken to stand still
+RED_FRAMES = 8  # frames whose mean shows noise that stays
+STAR_SIGMA = 4.0  # a cell of the template brighter than this belongs to a star
+
+
+@dataclass(frozen=True)
+class Window:
+    """A stretch of a recording, ready for the detectors.
+
+    ``first``: number of its first frame. ``cells`` (T, h, w) float32: point-filtered residuals in
+    sigma, on the stars' grid of the reference frame, 0 where a frame does not reach. ``residual``
+    (T, H, W) float16: full-resolution residuals, grey levels, on the sensor's grid. ``noise``
+    (H, W) float32: sigma of a pixel, grey levels. ``stars`` (h, w) float32: the template in
+    sigma; ``red`` (h, w): see ``red_noise``. ``motions`` (T, 4): of the stars (see ``register``); ``agreed`` (T,) stars that fit.
+    ``cell``: pixels per cell; ``psf_sigma_px``: width of a point.
+    """
+
+    first: int
+    cells: np.ndarray
+    residual: np.ndarray
+    noise: np.ndarray
+    stars: np.ndarray
+    red: np.ndarray
+    motions: np.ndarray
+    agreed: np.ndarray
+    cell: int
+    psf_sigma_px: float
+
+
+def smooth_sky(frame: np.ndarray) -> np.ndarray:
+    """Brightness of the sky without stars, (H, W): median of means over a mesh, interpolated."""
+    height, width = frame.shape
+    size = (max(2, width // SKY_MESH_PX), max(2, height // SKY_MESH_PX))
+    mesh = cv2.medianBlur(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), 5)
+    return cv2.resize(mesh, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def is_still(motions: np.ndarray, shape: tuple[int, int]) -> bool:
+    """Whether no corner of the picture moves more than STILL_PX."""
+    reach = np.abs(motions[:, 2:]).max() + np.abs(motions[:, :2] - STILL[:2]).max() * max(shape)
+    return bool(reach < STILL_PX)
+
+
+def warp(image: np.ndarray, matrix: np.ndarray, *, inverse: bool, cubic: bool = False) -> np.ndarray:
+    """``image`` moved by ``matrix`` (reference to frame); ``inverse`` brings a frame back."""
+    flags = cv2.INTER_CUBIC if cubic else cv2.INTER_LINEAR
+    if inverse:
+        flags |= cv2.WARP_INVERSE_MAP
+    size = image.shape[::-1]
+    return cv2.warpAffine(image, matrix, size, flags=flags, borderMode=cv2.BORDER_CONSTANT)
+
+
+def median_of(frames: np.ndarray) -> np.ndarray:
+    """Median over the first axis, in strips that stay in the cache."""
+    out = np.empty(frames.shape[1:], frames.dtype)
+    middle = len(frames) // 2
+    for y in range(0, frames.shape[1], 16):
+        out[y : y + 16] = np.partition(frames[:, y : y + 16], middle, axis=0)[middle]
+    return out
+
+
+def star_template(frames: np.ndarray, motions: np.ndarray) -> np.ndarray:
+    """What stands still among the stars, (H, W), on the reference's grid."""
+    count, height, width = frames.shape
+    pick = np.unique(np.linspace(0, count - 1, min(count, TEMPLATE_FRAMES)).round().astype(int))
+    if is_still(motions, (height, width)):
+        return median_of(frames[pick])
+    stack = np.stack(
+        [
+            warp(frames[t], affine_matrix(motions[t], (height, width)), inverse=True, cubic=True)
+            for t in pick
+        ]
+    )
+    return median_of(stack)
+
+
+def transparency(frame: np.ndarray, stars: np.ndarray, bright: np.ndarray) -> float:
+    """Brightness of a frame's stars relative to the template's, from the pixels ``bright``."""
+    if not bright.any():
+        return 1.0
+    expected = stars[bright]
+    ratio = float((frame[bright] * expected).sum() / max((expected**2).sum(), 1e-9))
+    return float(np.clip(ratio, 0.0, 3.0))
+
+
+def remove_stars(frames: np.ndarray, motions: np.ndarray, template: np.ndarray) -> None:
+    """Subtract the template, moved and dimmed as in each frame, from ``frames`` in place."""
+    shape = template.shape
+    spread = 1.4826 * float(np.median(np.abs(template)))
+    bright = template > max(8 * spread, np.quantile(template, 0.995))
+    still = is_still(motions, shape)
+    for t, frame in enumerate(frames):
+        moved, mask = template, bright
+        if not still:
+            matrix = affine_matrix(motions[t], shape)
+            moved = warp(template, matrix, inverse=False, cubic=True)
+            mask = moved > max(8 * spread, 1e-6)
+        frame -= transparency(frame, moved, mask) * moved
+
+
+def remove_fixed_pattern(frames: np.ndarray, motions: np.ndarray) -> None:
+    """Subtract what stands still on the sensor (hot pixels), in place, where the stars moved.
+
+    Where they stood still, the template holds it already.
+    """
+    if np.hypot(*np.ptp(motions[:, 2:], axis=0)) < 1.5:
+        return
+    count = len(frames)
+    pick = np.unique(np.linspace(0, count - 1, min(count, TEMPLATE_FRAMES)).round().astype(int))
+    frames -= median_of(frames[pick])
+
+
+def psf_width(template: np.ndarray, stars: np.ndarray) -> float:
+    """Gaussian sigma of the points in ``template`` (H, W), pixels; 1.2 where there are none.
+
+    From the ratio of each star's light within two apertures, solved for a Gaussian.
+    """
+    height, width = template.shape
+    sigmas = []
+    yy, xx = np.mgrid[-6:7, -6:7]
+    for x, y in np.round(stars).astype(int):
+        if not (7 <= x < width - 7 and 7 <= y < height - 7):
+            continue
+        patch = template[y - 6 : y + 7, x - 6 : x + 7].astype(float)
+        patch = patch - np.median(patch[np.hypot(yy, xx) > 5])
+        core = patch * np.exp(-(xx**2 + yy**2) / (2 * 2.0**2))
+        total = core.sum()
+        if total <= 0:
+            continue
+        mx, my = (core * xx).sum() / total, (core * yy).sum() / total
+        weighted = (core * ((xx - mx) ** 2 + (yy - my) ** 2)).sum() / total / 2
+        if 0.05 < weighted < 3.9:  # undo the Gaussian weight: 1/w = 1/s^2 + 1/4
+            sigmas.append(np.sqrt(1 / max(1 / weighted - 1 / 4.0, 1e-3) + 0.0))
+    if len(sigmas) < 3:
+        return 1.2
+    return float(np.clip(np.median(sigmas), 0.6, 6.0))
+
+
+def bin_cells(frame: np.ndarray, cell: int, blur: float) -> np.ndarray:
+    """Sum ``cell`` x ``cell`` pixels and smooth by ``blur`` cells, (H // cell, W // cell)."""
+    height, width = frame.shape[0] // cell * cell, frame.shape[1] // cell * cell
+    size = (width // cell, height // cell)
+    binned = cv2.resize(frame[:height, :width], size, interpolation=cv2.INTER_AREA)
+    return cv2.GaussianBlur(binned, (0, 0), blur)
+
+
+def cell_noise(cells: np.ndarray, stars: np.ndarray | None, floor: float) -> np.ndarray:
+    """Sigma of each cell over time, (h, w).
+
+    From the inner 68 % of its values, smoothed over its neighbours, so that a slow mover does not
+    hide itself; in the light of a star, which twinkles, from the inner 90 % of its own values.
+    """
+    pick = np.unique(np.linspace(0, len(cells) - 1, min(len(cells), NOISE_FRAMES)).astype(int))
+    size = np.abs(cells[pick])
+    n = len(pick)
+    k68, k90 = min(n - 1, round(0.683 * (n - 1))), min(n - 1, round(0.9 * (n - 1)))
+    calm = np.empty(cells.shape[1:], np.float32)
+    wild = np.empty_like(calm)
+    for y in range(0, calm.shape[0], 16):
+        part = np.partition(size[:, y : y + 16], (k68, k90), axis=0)
+        calm[y : y + 16], wild[y : y + 16] = part[k68], part[k90] / 1.645
+    calm = cv2.GaussianBlur(cv2.medianBlur(calm, 5), (0, 0), 2.0)
+    sigma = np.maximum(calm, floor)
+    if stars is not None:
+        near = cv2.dilate((stars > STAR_SIGMA * sigma).astype(np.uint8), np.ones((3, 3), np.uint8))
+        sigma = np.where(near > 0, np.maximum(sigma, cv2.GaussianBlur(wild, (0, 0), 0.7)), sigma)
+    return sigma
+
+
+def remove_still(cells: np.ndarray) -> None:
+    """Subtract each cell's clipped mean over time, in place: what stood still is gone to the last.
+
+    The median template carries the noise of its few frames, which would add up in a long sum.
+    """
+    limit = 3.0 * 1.4826 * float(np.median(np.abs(cells[:: max(1, len(cells) // 8)])))
+    mean = np.zeros(cells.shape[1:], np.float32)
+    for frame in cells:
+        mean += np.clip(frame, -limit, limit)
+    cells -= mean / len(cells)
+
+
+def red_noise(cells: np.ndarray, stars: np.ndarray) -> np.ndarray:
+    """How much more the means of RED_FRAMES frames scatter than white noise would, (h, w), >= 1.
+
+    As in the time-averaging test of transit photometry (Pont, Zucker and Queloz 2006, MNRAS 373,
+    231). ``cells`` (T, h, w) in sigma. Frozen blocks of a codec and the rims of bright stars stay
+    for many frames, and a sum along a path must not take them for a mover.
+    """
+    blocks = len(cells) // RED_FRAMES
+    if blocks < 3:
+        return np.ones(cells.shape[1:], np.float32)
+    means = cells[: blocks * RED_FRAMES].reshape(blocks, RED_FRAMES, *cells.shape[1:]).mean(1)
+    means = np.abs(means) * np.float32(np.sqrt(RED_FRAMES))
+    calm = cv2.GaussianBlur(median_of(means) / np.float32(0.6745), (0, 0), 4.0)
+    rms = np.sqrt(cv2.GaussianBlur((means**2).mean(0), (0, 0), 0.7))
+    near = cv2.dilate((stars > STAR_SIGMA).astype(np.uint8), np.ones((5, 5), np.uint8))
+    return np.maximum(np.where(near > 0, np.maximum(rms, calm), calm), 1.0).astype(np.float32)
+
+
+def prepare(frames: np.ndarray, first: int, levels: float | None) -> Window:
+    """Prepare ``frames`` (T, H, W) float32, which are overwritten; ``levels`` as in Recording."""
+    for frame in frames:
+        frame -= smooth_sky(frame)
+    motions, agreed = register(frames)
+    template = star_template(frames, motions)
+    psf = psf_width(template, find_stars(template))
+    remove_stars(frames, motions, template)
+    remove_fixed_pattern(frames, motions)
+    cell = int(np.clip(round(1.6 * psf), 2, 8))
+    blur = max(0.5, 1.05 * psf / cell)
+    still = is_still(motions, template.shape)
+    cells = np.empty((len(frames), template.shape[0] // cell, template.shape[1] // cell), np.float32)
+    for t, frame in enumerate(frames):
+        small = bin_cells(frame, cell, blur)
+        if not still:
+            small = warp(small, affine_matrix(motions[t], small.shape, cell), inverse=True)
+        cells[t] = small
+    # rounding to grey levels, after binning and blurring a mean of many pixels
+    floor = (levels or 0.0) / np.sqrt(12) / (cell * 2 * np.sqrt(np.pi) * blur)
+    small_stars = bin_cells(template, cell, blur)
+    remove_still(cells)
+    sigma = cell_noise(cells, small_stars, max(floor, 1e-6))
+    cells /= sigma
+    small_stars /= sigma
+    return Window(
+        first=first,
+        cells=cells,
+        residual=frames.astype(np.float16) if np.abs(frames).max() < 6e4 else frames,
+        noise=pixel_noise(frames, levels),
+        stars=small_stars,
+        red=red_noise(cells, small_stars),
+        motions=motions,
+        agreed=agreed,
+        cell=cell,
+        psf_sigma_px=psf,
+    )
+
+
+def pixel_noise(frames: np.ndarray, levels: float | None) -> np.ndarray:
+    """Sigma of each pixel, (H, W) grey levels, smooth over the picture."""
+    pick = np.unique(np.linspace(0, len(frames) - 1, min(len(frames), 9)).astype(int))
+    size = np.sort(np.abs(frames[pick, ::2, ::2]), axis=0)
+    calm = size[round(0.683 * (len(pick) - 1))]
+    calm = cv2.GaussianBlur(cv2.medianBlur(np.ascontiguousarray(calm), 5), (0, 0), 4)
+    calm = np.maximum(calm, (levels or 0.0) / np.sqrt(12)) + 1e-6
+    return cv2.resize(calm, frames.shape[:0:-1], interpolation=cv2.INTER_LINEAR)

@@ -1,0 +1,246 @@
+"""From candidates of the stack search to paths: sharpen, lengthen, decide, one path per mover."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from warte.sky.find.stack import Candidates
+
+TRAIL_SAMPLES = 4  # points at which the trail of one frame is sampled
+FEWEST_FRAMES = 8  # a path is at least so long
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Straight paths in cells on the stars' grid. Arrays of length n.
+
+    ``x``, ``y`` at frame 0 of the window, ``vx``, ``vy`` cells per frame, ``start``, ``end``
+    first and last frame (both seen), ``score`` sigma of the whole path, ``trail`` 0 or 1.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    vx: np.ndarray
+    vy: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    score: np.ndarray
+    trail: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+def thin(candidates: Candidates, limit: int) -> Candidates:
+    """The best candidate of each neighbourhood in place, time and velocity, at most ``limit``."""
+    if not len(candidates):
+        return candidates
+    c = candidates
+    span = c.frames / 2
+    key = np.stack(
+        [c.t // 8, c.x // 3, c.y // 3, (c.vx * span) // 3, (c.vy * span) // 3, c.frames, c.trail]
+    )
+    order = np.argsort(-c.score, kind="stable")
+    _, first = np.unique(key[:, order].astype(np.int32), axis=1, return_index=True)
+    best = order[np.sort(first)][:limit]
+    return c.take(best)
+
+
+def sample_paths(
+    cells: Tensor, ends: Tensor, t0: Tensor, t1: Tensor, frames: Tensor, trail: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Values along straight paths and where they lie inside, both (n, S).
+
+    ``cells`` (T, h, w); ``ends`` (n, 4: x, y at t0, x, y at t1); ``frames`` (n, S) int64.
+    Trailed paths are the mean of TRAIL_SAMPLES points along the frame's motion.
+    """
+    count, height, width = cells.shape
+    part = (frames - t0[:, None]) / (t1 - t0).clamp_min(1)[:, None]
+    span = ends[:, 2:] - ends[:, :2]
+    velocity = span / (t1 - t0).clamp_min(1)[:, None]
+    x = ends[:, 0, None] + part * span[:, 0, None]
+    y = ends[:, 1, None] + part * span[:, 1, None]
+    offsets = [0.0]
+    if bool(trail.any()):
+        offsets = [(k + 0.5) / TRAIL_SAMPLES - 0.5 for k in range(TRAIL_SAMPLES)]
+    total = torch.zeros_like(x)
+    inside = (frames >= 0) & (frames < count)
+    base = frames.clamp(0, count - 1) * (height * width)
+    for f in offsets:
+        ix = (x + f * (trail * velocity[:, 0])[:, None]).round().long()
+        iy = (y + f * (trail * velocity[:, 1])[:, None]).round().long()
+        ok = (ix >= 0) & (ix < width) & (iy >= 0) & (iy < height)
+        inside = inside & ok
+        total += cells.view(-1)[base + iy.clamp(0, height - 1) * width + ix.clamp(0, width - 1)]
+    return torch.where(inside, total / len(offsets), 0.0), inside
+
+
+def sample_noise(velocity: Tensor, trail: Tensor, blur: float) -> Tensor:
+    """Sigma of one sampled value, (n,): 1 for a point, less for the mean along a trail.
+
+    Neighbouring cells share noise: their correlation is exp(-d^2 / 4 blur^2).
+    """
+    if not bool(trail.any()):
+        return torch.ones(len(velocity), device=velocity.device)
+    offset = (torch.arange(TRAIL_SAMPLES, device=velocity.device) + 0.5) / TRAIL_SAMPLES
+    apart = (offset[:, None] - offset).abs()
+    squared = velocity.square().sum(1)[:, None, None] * apart.square()
+    mean = torch.exp(-squared / (4 * blur**2)).mean(dim=(1, 2)).sqrt()
+    return torch.where(trail > 0, mean, torch.ones_like(mean))
+
+
+def path_scores(
+    cells: Tensor, ends: Tensor, t0: Tensor, t1: Tensor, trail: Tensor, blur: float, stride: int
+) -> Tensor:
+    """Sigma of the sum along each path from t0 to t1, (n,)."""
+    longest = int((t1 - t0).max()) + 1
+    steps = torch.arange(0, longest, stride, device=cells.device)
+    frames = t0.long()[:, None] + steps
+    values, inside = sample_paths(cells, ends, t0, t1, frames, trail)
+    inside = inside & (frames <= t1[:, None])
+    values = torch.where(inside, values, 0.0)
+    noise = sample_noise((ends[:, 2:] - ends[:, :2]) / (t1 - t0)[:, None], trail, blur)
+    return values.sum(1) / inside.sum(1).clamp_min(FEWEST_FRAMES).sqrt() / noise
+
+
+def climb(
+    cells: Tensor,
+    ends: Tensor,
+    t0: Tensor,
+    t1: Tensor,
+    trail: Tensor,
+    blur: float,
+    steps: tuple[float, ...],
+) -> tuple[Tensor, Tensor]:
+    """Move both ends of each path to where its score is highest; returns ends and scores."""
+    best = path_scores(cells, ends, t0, t1, trail, blur, 1)
+    for step in steps:
+        grid = torch.tensor([-step, 0.0, step], device=cells.device)
+        for end in (0, 2):
+            tries = ends[:, None].repeat(1, 9, 1)
+            tries[:, :, end] += grid.repeat(3)
+            tries[:, :, end + 1] += grid.repeat_interleave(3)
+            many = [v.repeat_interleave(9) for v in (t0, t1, trail)]
+            scores = path_scores(cells, tries.view(-1, 4), *many, blur, 1).view(-1, 9)
+            best, which = scores.max(dim=1)
+            ends = tries[torch.arange(len(ends), device=cells.device), which]
+    return ends, best
+
+
+def sharpen(cells: Tensor, c: Candidates, blur: float) -> tuple[Tensor, ...]:
+    """Candidates' ends, times and scores after a climb over their own frames."""
+    dev = cells.device
+    t, x, y, vx, vy, n, trail = (
+        torch.from_numpy(np.ascontiguousarray(v)).float().to(dev)
+        for v in (c.t, c.x, c.y, c.vx, c.vy, c.frames, c.trail)
+    )
+    half = (n - 1) / 2
+    t0, t1 = t - half, t + half
+    ends = torch.stack([x - vx * half, y - vy * half, x + vx * half, y + vy * half], 1)
+    ends, score = climb(cells, ends, t0, t1, trail, blur, (1.0, 0.5))
+    return ends, t0, t1, trail, score
+
+
+def lengthen(
+    cells: Tensor, ends: Tensor, t0: Tensor, t1: Tensor, trail: Tensor, blur: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Double the span of each path until it fills the window; the best span is kept."""
+    count = cells.shape[0]
+    best = path_scores(cells, ends, t0, t1, trail, blur, 1)
+    kept = (ends.clone(), t0.clone(), t1.clone(), best)
+    while bool(((t0 > 0) | (t1 < count - 1)).any()):
+        span = (t1 - t0).clamp_min(8)
+        a = (t0 - span / 2).clamp_min(0).floor()
+        b = (t1 + span / 2).clamp_max(count - 1).ceil()
+        velocity = (ends[:, 2:] - ends[:, :2]) / (t1 - t0)[:, None]
+        first = ends[:, :2] + velocity * (a - t0)[:, None]
+        last = ends[:, :2] + velocity * (b - t0)[:, None]
+        ends, t0, t1 = torch.cat([first, last], 1), a, b
+        ends, score = climb(cells, ends, t0, t1, trail, blur, (1.0, 0.5))
+        better = score > kept[3]
+        new = (ends, t0, t1, score)
+        kept = tuple(  # type: ignore[assignment]
+            torch.where(better[:, None] if o.dim() == 2 else better, n, o)
+            for n, o in zip(new, kept, strict=True)
+        )
+    return kept
+
+
+def best_interval(values: np.ndarray, inside: np.ndarray) -> tuple[int, int, float]:
+    """First and last frame between which the mean stands out most, and its sigma.
+
+    ``values``, ``inside``: (T,). A mover enters, leaves, or goes into the Earth's shadow.
+    """
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    number = np.concatenate([[0], np.cumsum(inside)])
+    sums = total[None, :] - total[:, None]
+    counts = number[None, :] - number[:, None]
+    score = np.where(counts >= FEWEST_FRAMES, sums / np.sqrt(np.maximum(counts, 1)), -np.inf)
+    a, b = np.unravel_index(int(score.argmax()), score.shape)
+    return int(a), int(b) - 1, float(score[a, b])
+
+
+def blank(cells: Tensor, path: Paths, index: int, radius: int = 2) -> None:
+    """Set the cells of a path to 0 in place, so that it is found once."""
+    count, height, width = cells.shape
+    t = torch.arange(count, device=cells.device)
+    offsets = (0.0,) if not path.trail[index] else (-0.5, -0.25, 0.0, 0.25, 0.5)
+    for f in offsets:
+        x = (path.x[index] + path.vx[index] * (t + f)).round().long()
+        y = (path.y[index] + path.vy[index] * (t + f)).round().long()
+        for dy in range(-radius, radius + 1):
+            for dx in range(-radius, radius + 1):
+                ok = (x + dx >= 0) & (x + dx < width) & (y + dy >= 0) & (y + dy < height)
+                cells[t[ok], y[ok] + dy, x[ok] + dx] = 0
+
+
+def refine(
+    cells: Tensor, candidates: Candidates, *, threshold: float, blur: float, limit: int = 3000
+) -> Paths:
+    """Paths over ``threshold`` sigma, brightest first, each mover once.
+
+    ``cells`` (T, h, w) float32 in sigma is changed: the paths found are blanked. ``blur`` is the
+    correlation length of its noise in cells.
+    """
+    found: list[tuple[float, ...]] = []
+    c = thin(candidates, limit)
+    if not len(c):
+        return _paths(found)
+    ends, t0, t1, trail, score = sharpen(cells, c, blur)
+    keep = torch.argsort(-score)[: limit // 4]
+    ends, t0, t1, trail = ends[keep], t0[keep], t1[keep], trail[keep]
+    ends, t0, t1, score = lengthen(cells, ends, t0, t1, trail, blur)
+    count = cells.shape[0]
+    every = torch.arange(count, device=cells.device)[None]
+    while len(score):
+        n = int(score.argmax())
+        if float(score[n]) < threshold - 1.0:
+            break
+        one = slice(n, n + 1)
+        values, inside = sample_paths(
+            cells, ends[one], t0[one], t1[one], every, trail[one]
+        )
+        velocity = (ends[n, 2:] - ends[n, :2]) / (t1[n] - t0[n])
+        noise = sample_noise(velocity[None], trail[one], blur)[0]
+        a, b, sigma = best_interval(
+            (values[0] / noise).cpu().numpy().astype(float), inside[0].cpu().numpy()
+        )
+        at0 = ends[n, :2] - velocity * t0[n]
+        row = (*at0.tolist(), *velocity.tolist(), a, b, sigma, float(trail[n]))
+        if sigma >= threshold:
+            found.append(row)
+        blank(cells, _paths([row]), 0)
+        score = path_scores(cells, ends, t0, t1, trail, blur, 1)
+        score[n] = -1
+        keep = score > threshold - 1.0
+        ends, t0, t1, trail, score = (v[keep] for v in (ends, t0, t1, trail, score))
+    return _paths(found)
+
+
+def _paths(rows: list[tuple[float, ...]]) -> Paths:
+    table = np.array(rows, float).reshape(len(rows), 8)
+    return Paths(*table.T)
