@@ -379,7 +379,9 @@ def _constant(folder: Path) -> Path:
 
 
 def _saturated(folder: Path) -> Path:
-    write_recording(folder / "in.mkv", np.full((20, 48, 64), 255, np.uint8), fps=25.0)
+    frames = np.full((20, 48, 64), 255, np.uint8)
+    frames[:, :10] = _noise(20)[:, :10]
+    write_recording(folder / "in.mkv", frames, fps=25.0)
     return folder / "in.mkv"
 
 
@@ -417,8 +419,8 @@ def _only_nan(folder: Path) -> Path:
         (_no_video, "not a video"),
         (_truncated, "not a video, or one cut short before its index"),
         (_one_frame, "holds one frame; a recording has at least two"),
-        (_constant, "constant"),
-        (_saturated, "saturated"),
+        (_constant, "all pixels are 30; nothing can be found in a constant picture"),
+        (_saturated, "more than half of the pixels are saturated (255)"),
         (_no_pictures, "no pictures among its 1 entries (such as notes.txt); give a folder of"),
         (_other_size, "is 64x40 but frame 0 is 64x48; all frames must have one size"),
         (_no_times, "so frames have no times; give --fps"),
@@ -476,11 +478,11 @@ def test_full_disk(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_speed_max_needs_the_faint_search(
+def test_speed_max_out_of_range(
     clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert _find(clip / "clip.mkv", tmp_path / "night", "--no-faint", "--speed-max", "3") == 2
-    assert _last_line(capsys).startswith("error: --speed-max is for the faint search")
+    assert _find(clip / "clip.mkv", tmp_path / "night", "--speed-max", "100") == 2
+    assert _last_line(capsys).startswith("error: --speed-max is 100; allowed is 0.5 to 60")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -516,11 +518,12 @@ def test_train_writes_weights_that_find_takes(
     assert f"weights: {out}" in capsys.readouterr().out
     run = json.loads((out / "run.json").read_text())
     assert (run["seed"], run["settings"]["steps"]) == (1, 1)
-    weights = out / "unet.safetensors"
-    assert _find(clip / "clip.mkv", tmp_path / "night", "--weights", str(weights)) == 0
+    assert _find(clip / "clip.mkv", tmp_path / "night", "--weights", str(out)) == 0
     capsys.readouterr()
-    assert _find(clip / "clip.mkv", tmp_path / "b", "--weights", str(clip / "tracks.csv")) == 2
-    assert _last_line(capsys).startswith(f"error: {clip / 'tracks.csv'} does not hold weights")
+    assert _find(clip / "clip.mkv", tmp_path / "b", "--weights", str(clip)) == 2
+    assert _last_line(capsys).startswith(
+        f"error: {clip / 'unet.safetensors'} does not hold weights"
+    )
     assert not (tmp_path / "b").exists()
 
 

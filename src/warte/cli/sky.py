@@ -197,7 +197,9 @@ def find_movers(
     start: StartOption = None,
     speed_max: Annotated[
         float | None,
-        typer.Option(help="Fastest motion of the faint search, pixels per frame; 15 if left out."),
+        typer.Option(
+            help="Fastest motion looked for, in pixels per frame: 0.5 to 60; 15 if left out."
+        ),
     ] = None,
     faint: Annotated[
         bool,
@@ -205,7 +207,7 @@ def find_movers(
     ] = True,
     weights: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="unet.safetensors of `warte sky train`."),
+        typer.Option(metavar="FOLDER", help="Folder of `warte sky train`; else the package's."),
     ] = None,
     device: DeviceOption = "auto",
     force: ForceOption = False,
@@ -576,8 +578,6 @@ def _find_settings(speed_max: float | None, faint: bool) -> "FindSettings":
 
     if speed_max is None:
         return FindSettings(faint=faint)
-    if not faint:
-        raise SettingsError("--speed-max is for the faint search; leave it or --no-faint out")
     return FindSettings(speed_max_px=speed_max, faint=faint)
 
 

@@ -205,8 +205,10 @@ def red_noise(cells: np.ndarray, stars: np.ndarray) -> np.ndarray:
         return np.ones(cells.shape[1:], np.float32)
     means = cells[: blocks * RED_FRAMES].reshape(blocks, RED_FRAMES, *cells.shape[1:]).mean(1)
     means = np.abs(means) * np.float32(np.sqrt(RED_FRAMES))
-    calm = cv2.GaussianBlur(median_of(means) / np.float32(0.6745), (0, 0), 4.0)
     rms = np.sqrt(cv2.GaussianBlur((means**2).mean(0), (0, 0), 0.7))
+    # the mean of blocks that were themselves made mean-free
+    rms *= np.float32(np.sqrt(blocks / (blocks - 1)))
+    calm = cv2.GaussianBlur(cv2.medianBlur(rms, 5), (0, 0), 4.0)
     near = cv2.dilate((stars > STAR_SIGMA).astype(np.uint8), np.ones((5, 5), np.uint8))
     return np.maximum(np.where(near > 0, np.maximum(rms, calm), calm), 1.0).astype(np.float32)
 

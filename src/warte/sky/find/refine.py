@@ -184,61 +184,60 @@ def best_interval(values: np.ndarray, inside: np.ndarray) -> tuple[int, int, flo
     return int(a), int(b) - 1, float(score[a, b])
 
 
-def blank(cells: Tensor, path: Paths, index: int, radius: int = 2) -> None:
-    """Set the cells of a path to 0 in place, so that it is found once."""
-    count, height, width = cells.shape
-    t = torch.arange(count, device=cells.device)
-    offsets = (0.0,) if not path.trail[index] else (-0.5, -0.25, 0.0, 0.25, 0.5)
-    for f in offsets:
-        x = (path.x[index] + path.vx[index] * (t + f)).round().long()
-        y = (path.y[index] + path.vy[index] * (t + f)).round().long()
-        for dy in range(-radius, radius + 1):
-            for dx in range(-radius, radius + 1):
-                ok = (x + dx >= 0) & (x + dx < width) & (y + dy >= 0) & (y + dy < height)
-                cells[t[ok], y[ok] + dy, x[ok] + dx] = 0
+def distinct(paths: Paths, radius: float) -> np.ndarray:
+    """Indices of the paths that are best among those that share most of their way, best first.
+
+    Two paths share a frame where they come within ``radius`` cells.
+    """
+    kept: list[int] = []
+    for n in np.argsort(-paths.score):
+        if all(shared(paths, int(n), k, radius) < 0.3 for k in kept):
+            kept.append(int(n))
+    return np.array(kept, int)
+
+
+def shared(paths: Paths, a: int, b: int, radius: float) -> float:
+    """Part of the frames of path ``a`` in which it runs within ``radius`` cells of ``b``."""
+    t = np.arange(paths.start[a], paths.end[a] + 1)
+    both = (t >= paths.start[b] - 4) & (t <= paths.end[b] + 4)
+    dx = paths.x[a] - paths.x[b] + (paths.vx[a] - paths.vx[b]) * t
+    dy = paths.y[a] - paths.y[b] + (paths.vy[a] - paths.vy[b]) * t
+    # along a trail a neighbour in time is the same light
+    reach = radius + 0.5 * np.hypot(paths.vx[b], paths.vy[b])
+    return float((both & (np.hypot(dx, dy) < reach)).mean())
 
 
 def refine(
-    cells: Tensor, candidates: Candidates, *, threshold: float, blur: float, limit: int = 3000
+    cells: Tensor, candidates: Candidates, *, threshold: float, blur: float, limit: int = 2000
 ) -> Paths:
-    """Paths over ``threshold`` sigma, brightest first, each mover once.
+    """Distinct paths over ``threshold`` sigma, best first.
 
-    ``cells`` (T, h, w) float32 in sigma is changed: the paths found are blanked. ``blur`` is the
-    correlation length of its noise in cells.
+    ``cells`` (T, h, w) float32 in sigma; ``blur``: correlation length of its noise in cells.
     """
-    found: list[tuple[float, ...]] = []
     c = thin(candidates, limit)
     if not len(c):
-        return _paths(found)
+        return _paths([])
     ends, t0, t1, trail, score = sharpen(cells, c, blur)
     keep = torch.argsort(-score)[: limit // 4]
     ends, t0, t1, trail = ends[keep], t0[keep], t1[keep], trail[keep]
     ends, t0, t1, score = lengthen(cells, ends, t0, t1, trail, blur)
-    count = cells.shape[0]
-    every = torch.arange(count, device=cells.device)[None]
-    while len(score):
-        n = int(score.argmax())
-        if float(score[n]) < threshold - 1.0:
-            break
-        one = slice(n, n + 1)
-        values, inside = sample_paths(
-            cells, ends[one], t0[one], t1[one], every, trail[one]
-        )
-        velocity = (ends[n, 2:] - ends[n, :2]) / (t1[n] - t0[n])
-        noise = sample_noise(velocity[None], trail[one], blur)[0]
-        a, b, sigma = best_interval(
-            (values[0] / noise).cpu().numpy().astype(float), inside[0].cpu().numpy()
-        )
-        at0 = ends[n, :2] - velocity * t0[n]
-        row = (*at0.tolist(), *velocity.tolist(), a, b, sigma, float(trail[n]))
+    every = torch.arange(cells.shape[0], device=cells.device).expand(len(ends), -1)
+    values, inside = sample_paths(cells, ends, t0, t1, every, trail)
+    velocity = (ends[:, 2:] - ends[:, :2]) / (t1 - t0)[:, None]
+    values = values / sample_noise(velocity, trail, blur)[:, None]
+    origin = (ends[:, :2] - velocity * t0[:, None]).cpu().numpy()
+    rows = []
+    for n in torch.nonzero(score > threshold - 0.5)[:, 0].tolist():
+        a, b, sigma = best_interval(values[n].cpu().numpy(), inside[n].cpu().numpy())
         if sigma >= threshold:
-            found.append(row)
-        blank(cells, _paths([row]), 0)
-        score = path_scores(cells, ends, t0, t1, trail, blur, 1)
-        score[n] = -1
-        keep = score > threshold - 1.0
-        ends, t0, t1, trail, score = (v[keep] for v in (ends, t0, t1, trail, score))
-    return _paths(found)
+            rows.append((*origin[n], *velocity[n].tolist(), a, b, sigma, float(trail[n])))
+    paths = _paths(rows)
+    return take(paths, distinct(paths, radius=1.5))
+
+
+def take(paths: Paths, index: np.ndarray) -> Paths:
+    """The paths at ``index``."""
+    return Paths(*(getattr(paths, name)[index] for name in Paths.__dataclass_fields__))
 
 
 def _paths(rows: list[tuple[float, ...]]) -> Paths:

@@ -1,0 +1,291 @@
+"""Maximum-likelihood paths at full resolution, with uncertainties.
+
+For a faint point of known shape the log-likelihood of a path is the sum of the matched-filter
+image along it. With ``S_t(p)`` that image in sigma (unit noise) and ``f_t`` the mover's SNR,
+
+    ln L = sum_t f_t S_t(p_t) - f_t^2 / 2,
+
+whose curvature is ``f_t^2 / (2 sigma^2)`` per axis for a Gaussian point of width ``sigma``: the
+error of one position is ``sqrt(2) sigma / SNR`` (King 1983, PASP 95, 163). Paths are polynomials
+or splines in time, ``p_t = B_t c``; ``c`` is found by Fisher scoring, its covariance is the
+inverse of the Fisher matrix, and the Bayesian information criterion chooses the basis.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import sqrt
+
+import cv2
+import numpy as np
+from scipy.interpolate import BSpline
+
+from warte.sky.find.prepare import Window
+from warte.sky.find.register import apply_motion, invert_motion
+
+TRAIL_STEP_PX = 1.0  # a trail is sampled so often
+ROUNDS = 12  # of Fisher scoring
+STEP_MAX_PX = 1.0  # longest step of one round
+REGISTRATION_PX = 0.012  # how well the stars' positions are known, added to every error
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted path. Arrays of length n, one entry per frame of the window it is seen in.
+
+    ``frame`` (of the recording), ``x``, ``y``, ``x_err``, ``y_err`` (pixels, sensor), ``star_x``,
+    ``star_y`` (pixels, stars' grid), ``snr`` (matched filter in that frame), ``flux``,
+    ``flux_err`` (grey levels). ``score``: sigma of the whole path; ``bic`` of the chosen basis.
+    """
+
+    frame: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    x_err: np.ndarray
+    y_err: np.ndarray
+    star_x: np.ndarray
+    star_y: np.ndarray
+    snr: np.ndarray
+    flux: np.ndarray
+    flux_err: np.ndarray
+    score: float
+    trail: float
+
+
+def point_width(psf_sigma_px: float) -> float:
+    """Sigma of a pixel-integrated Gaussian point (pixels): the pixel adds 1/12 to the variance."""
+    return sqrt(psf_sigma_px**2 + 1 / 12)
+
+
+class MatchedFrames:
+    """Matched-filter images of a window, made when a frame is first asked for."""
+
+    def __init__(self, window: Window) -> None:
+        self.window = window
+        self.sigma = point_width(window.psf_sigma_px)
+        count, self.height, self.width = window.residual.shape
+        self.images = np.empty(window.residual.shape, np.float16)  # pages come as they are filled
+        self.ready = np.zeros(count, bool)
+        # sum of squares of a unit Gaussian: the filtered noise is sigma_pixel times its root
+        self.norm = 1 / (2 * sqrt(np.pi) * self.sigma)
+
+    def prepare(self, frames: np.ndarray) -> None:
+        """Fill the images of ``frames`` (of the window): sigma, at most 6e4."""
+        scale = 1 / (self.window.noise * self.norm)
+        for t in np.unique(frames[~self.ready[frames]]):
+            frame = self.window.residual[t].astype(np.float32)
+            smooth = cv2.GaussianBlur(frame, (0, 0), self.sigma, borderType=cv2.BORDER_CONSTANT)
+            self.images[t] = np.clip(smooth * scale, -6e4, 6e4)
+            self.ready[t] = True
+
+    def sensor(self, t: np.ndarray, star: np.ndarray) -> np.ndarray:
+        """Stars' grid (n, 2) to sensor (n, 2) pixels in frames ``t`` of the window."""
+        centre = np.array([(self.width - 1) / 2, (self.height - 1) / 2])
+        return apply_motion(self.window.motions[t], star - centre) + centre
+
+    def stars(self, t: np.ndarray, sensor: np.ndarray) -> np.ndarray:
+        """The inverse of ``sensor``."""
+        centre = np.array([(self.width - 1) / 2, (self.height - 1) / 2])
+        return apply_motion(invert_motion(self.window.motions[t]), sensor - centre) + centre
+
+    def inside(self, xy: np.ndarray) -> np.ndarray:
+        """Whether positions (n, 2) lie in the picture."""
+        size = np.array([self.width, self.height])
+        return ((xy >= -0.5) & (xy <= size - 0.5)).all(axis=1)
+
+    def sample(self, t: np.ndarray, xy: np.ndarray, trails: np.ndarray) -> np.ndarray:
+        """Matched filter at sensor positions ``xy`` (n, 2) in frames ``t``, trail vectors (n, 2)."""
+        self.prepare(t)
+        length = np.hypot(*trails.T)
+        samples = max(1, int(np.ceil(length.max() / TRAIL_STEP_PX)))
+        f = (np.arange(samples) + 0.5) / samples - 0.5
+        x = xy[:, 0, None] + trails[:, 0, None] * f
+        y = xy[:, 1, None] + trails[:, 1, None] * f
+        values = self._bilinear(t, x, y)
+        return np.asarray(values.mean(1) / trail_noise(length, self.sigma))
+
+    def _bilinear(self, t: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        x = np.clip(x, 0, self.width - 1.001)
+        y = np.clip(y, 0, self.height - 1.001)
+        ix, iy = x.astype(int), y.astype(int)
+        fx, fy = x - ix, y - iy
+        images, t = self.images, t[:, None]
+        top = images[t, iy, ix] * (1 - fx) + images[t, iy, ix + 1] * fx
+        low = images[t, iy + 1, ix] * (1 - fx) + images[t, iy + 1, ix + 1] * fx
+        return np.asarray(top * (1 - fy) + low * fy)
+
+
+def trail_noise(length: np.ndarray, sigma: float) -> np.ndarray:
+    """Noise of the mean of a unit-noise matched image along ``length`` pixels, (n,)."""
+    f = (np.arange(24) + 0.5) / 24
+    apart = np.asarray(length)[:, None, None] * (f[:, None] - f)
+    return np.sqrt(np.exp(-(apart**2) / (4 * sigma**2)).mean(axis=(1, 2)))
+
+
+def sharpness(length: np.ndarray, sigma: float) -> np.ndarray:
+    """Curvature of the matched filter's peak along a trail, relative to a point's, (n,), 0 to 1.
+
+    The autocorrelation of a Gaussian-smoothed box falls off ever more slowly along a longer box.
+    """
+    f = (np.arange(24) + 0.5) / 24
+    apart = np.asarray(length)[:, None, None] * (f[:, None] - f) / sigma
+    bell = np.exp(-(apart**2) / 4)
+    curve = (bell * (1 - apart**2 / 2)).mean(axis=(1, 2)) / bell.mean(axis=(1, 2))
+    return np.asarray(np.clip(curve, 0.02, 1.0))
+
+
+def basis(frames: np.ndarray, kind: int) -> np.ndarray:
+    """Basis (n, k) over ``frames``: ``kind`` 1..3 a polynomial, more: a cubic spline of so many."""
+    t = (frames - frames[0]) / max(1, frames[-1] - frames[0])
+    if kind <= 3:
+        return np.stack([(2 * t - 1) ** j for j in range(kind + 1)], 1)
+    inner = np.linspace(0, 1, kind - 2)[1:-1]
+    knots = np.concatenate([[0] * 4, inner, [1] * 4])
+    return np.asarray(BSpline.design_matrix(np.clip(t, 0, 1 - 1e-9), knots, 3).toarray())
+
+
+def smooth_snr(snr: np.ndarray, reach: int = 4) -> np.ndarray:
+    """The mover's SNR in each frame as far as it can be told from noise, (n,), >= 0.
+
+    The mean, and so much of the running deviation from it as exceeds noise (a Wiener filter).
+    """
+    mean = max(float(snr.mean()), 0.0)
+    if len(snr) < 3:
+        return np.maximum(snr, 0.0)
+    excess = max(float(snr.var()) - 1.0, 0.0)
+    gain = excess / (excess + 1.0)
+    return np.maximum(mean + gain * (snr - mean), 0.0)
+
+
+def fit_basis(
+    matched: MatchedFrames, frames: np.ndarray, star: np.ndarray, design: np.ndarray, trail: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, float]:
+    """Fisher scoring of a path in the basis ``design`` (n, k), started at ``star`` (n, 2).
+
+    Returns positions on the stars' grid (n, 2), their errors (n, 2), SNR per frame (n,), whether
+    it lies in the picture (n,), and ln L.
+    """
+    coef = np.linalg.lstsq(design, star, rcond=None)[0]
+    k = design.shape[1]
+    best: tuple[float, np.ndarray] | None = None
+    damp = 1.0
+    covariance = np.zeros((2 * k, 2 * k))
+    for _ in range(ROUNDS):
+        place = design @ coef
+        snr, gradient, info, inside = _local(matched, frames, place, trail)
+        f = np.where(inside, smooth_snr(snr), 0.0)
+        value = float((f * snr - f**2 / 2)[inside].sum())
+        if best is not None and value < best[0] - 1e-9:
+            damp *= 0.5
+            coef = best[1] + damp * step
+            if damp < 0.1:
+                coef = best[1]
+                break
+            continue
+        best = (value, coef)
+        slope = np.concatenate([design.T @ (f * gradient[:, j]) for j in (0, 1)])
+        fisher = np.zeros((2 * k, 2 * k))
+        for i in (0, 1):
+            for j in (0, 1):
+                weight = f**2 * info[:, i, j]
+                fisher[i * k : i * k + k, j * k : j * k + k] = (design * weight[:, None]).T @ design
+        fisher += 1e-9 * np.eye(2 * k)
+        covariance = np.linalg.inv(fisher)
+        step = (covariance @ slope).reshape(2, k).T
+        longest = float(np.abs(design @ step).max())
+        step = step * min(1.0, STEP_MAX_PX / max(longest, 1e-12))
+        damp = 1.0
+        coef = coef + step
+        if longest < 0.005:
+            break
+    place = design @ coef
+    snr, _, _, inside = _local(matched, frames, place, trail)
+    error = np.stack(
+        [
+            np.sqrt(np.einsum("nk,kl,nl->n", design, covariance[s, s], design))
+            for s in (slice(0, k), slice(k, 2 * k))
+        ],
+        1,
+    )
+    f = np.where(inside, smooth_snr(snr), 0.0)
+    return place, error, snr, inside, float((f * snr - f**2 / 2)[inside].sum())
+
+
+def _local(
+    matched: MatchedFrames, frames: np.ndarray, place: np.ndarray, trail: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """SNR (n,), its gradient (n, 2), the information per unit SNR squared (n, 2, 2), inside (n,)."""
+    t = frames - matched.window.first
+    xy = matched.sensor(t, place)
+    trails = trail * motion_per_frame(xy, frames)
+    inside = matched.inside(xy)
+    snr = matched.sample(t, xy, trails)
+    half = 0.5
+    gradient = np.stack(
+        [
+            (matched.sample(t, xy + d, trails) - matched.sample(t, xy - d, trails)) / (2 * half)
+            for d in (np.array([half, 0.0]), np.array([0.0, half]))
+        ],
+        1,
+    )
+    length = np.hypot(*trails.T)
+    along = np.where(length[:, None] > 1e-6, trails / np.maximum(length, 1e-6)[:, None], 0.0)
+    across = 1 / (2 * matched.sigma**2)
+    keep = sharpness(length, matched.sigma)
+    info = across * (
+        np.eye(2) - ((1 - keep)[:, None, None] * along[:, :, None] * along[:, None, :])
+    )
+    return snr, gradient, info, inside
+
+
+def fit_path(
+    matched: MatchedFrames, frames: np.ndarray, star: np.ndarray, trail: float, kinds: tuple[int, ...]
+) -> Fit:
+    """The best path through ``star`` (n, 2) in ``frames`` (of the recording); see ``Fit``.
+
+    ``kinds``: the bases to choose from (see ``basis``), simplest first.
+    """
+    chosen = None
+    for kind in kinds:
+        if kind + 1 > max(2, len(frames) // 2) and chosen is not None:
+            break
+        design = basis(frames, min(kind, max(1, len(frames) - 1)))
+        start = star if chosen is None else chosen[1][0]
+        result = fit_basis(matched, frames, start, design, trail)
+        bic = design.shape[1] * 2 * np.log(max(2, result[3].sum())) - 2 * result[4]
+        if chosen is None or bic < chosen[0] - 2:
+            chosen = (bic, result)
+        elif kind >= 3:
+            break
+    assert chosen is not None
+    place, error, snr, inside, _ = chosen[1]
+    return _observed(matched, frames, chosen[1], trail)
+
+
+def _observed(
+    matched: MatchedFrames,
+    frames: np.ndarray,
+    result: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, float],
+    trail: float,
+) -> Fit:
+    """The fitted path as positions and brightness in the frames where it is in the picture."""
+    place, error, snr, inside, _ = result
+    t = frames - matched.window.first
+    xy = matched.sensor(t, place)
+    trails = trail * motion_per_frame(xy, frames)
+    column, row = np.clip(xy.round().astype(int), 0, [matched.width - 1, matched.height - 1]).T
+    noise = matched.window.noise[row, column]
+    # the mean along a trail gathers light and noise of more pixels than a point does
+    flux_err = noise / (matched.norm * trail_noise(np.hypot(*trails.T), matched.sigma))
+    error = np.hypot(error, REGISTRATION_PX)
+    score = float(snr[inside].sum() / np.sqrt(max(1, inside.sum())))
+    columns = (
+        *(frames, xy[:, 0], xy[:, 1], error[:, 0], error[:, 1]),
+        *(place[:, 0], place[:, 1], snr, snr * flux_err, flux_err),
+    )
+    return Fit(*(column[inside] for column in columns), score, trail)
+
+
+def motion_per_frame(xy: np.ndarray, frames: np.ndarray) -> np.ndarray:
+    """Velocity (n, 2) in pixels per frame of positions ``xy`` (n, 2)."""
+    return np.gradient(xy, frames, axis=0) if len(frames) > 1 else np.zeros_like(xy)

@@ -1,0 +1,177 @@
+"""One track per mover: pieces from both detectors and from neighbouring windows are joined."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from warte.sky.find.fit import Fit
+
+SAME_PX = 3.0  # two tracks of one mover lie so near in the frames they share
+LAMPS_PX = 45.0  # lamps of one aircraft are at most so far apart
+GAP_FRAMES = 40  # a mover may be lost for so long between two pieces
+
+
+@dataclass(frozen=True)
+class Track:
+    """A mover through the whole recording. Arrays of length n, sorted by ``frame``.
+
+    As in ``fit.Fit``: ``x``, ``y``, ``x_err``, ``y_err`` pixels on the sensor, ``snr`` per frame,
+    ``flux``, ``flux_err`` grey levels. ``trail``: 1 if its light is trailed in each frame.
+    ``lamps``: lights that move together, as those of an aircraft do.
+    """
+
+    frame: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    x_err: np.ndarray
+    y_err: np.ndarray
+    snr: np.ndarray
+    flux: np.ndarray
+    flux_err: np.ndarray
+    trail: float
+    lamps: int = 1
+
+    @property
+    def score(self) -> float:
+        """Sigma of the whole track."""
+        return float(self.snr.sum() / np.sqrt(max(1, len(self.snr))))
+
+
+COLUMNS = [f.name for f in fields(Track) if f.name not in ("trail", "lamps")]
+
+
+def track_of(fit: Fit) -> Track:
+    """A fit as a track."""
+    return Track(*(getattr(fit, name) for name in COLUMNS), trail=fit.trail)
+
+
+def merge(a: Track, b: Track) -> Track:
+    """Both together; where both have a frame, the entry with the smaller error is kept."""
+    columns = {n: np.concatenate([getattr(a, n), getattr(b, n)]) for n in COLUMNS}
+    order = np.lexsort((np.hypot(columns["x_err"], columns["y_err"]), columns["frame"]))
+    first = np.unique(columns["frame"][order], return_index=True)[1]
+    longer = a if len(a.frame) >= len(b.frame) else b
+    lamps = max(a.lamps, b.lamps)
+    return Track(*(columns[n][order][first] for n in COLUMNS), trail=longer.trail, lamps=lamps)
+
+
+def velocity(track: Track, end: int) -> np.ndarray:
+    """Velocity (2,) pixels per frame over the last (``end`` -1) or first (0) frames."""
+    part = slice(-12, None) if end else slice(0, 12)
+    t = track.frame[part].astype(float)
+    if len(t) < 2:
+        return np.zeros(2)
+    return np.array([np.polyfit(t, getattr(track, c)[part], 1)[0] for c in ("x", "y")])
+
+
+def same_mover(a: Track, b: Track) -> bool:
+    """Whether two tracks are one mover: they share frames and places, or one leads to the other."""
+    both, i, j = np.intersect1d(a.frame, b.frame, return_indices=True)
+    if len(both):
+        apart = np.hypot(a.x[i] - b.x[j], a.y[i] - b.y[j])
+        speed = float(np.hypot(*velocity(a, -1)))
+        # the place along a long trail is known less well
+        return bool(np.median(apart) < SAME_PX + 0.3 * speed) and len(both) >= min(
+            4, len(a.frame), len(b.frame)
+        )
+    if a.frame[0] > b.frame[0]:
+        a, b = b, a
+    return leads_to(a, b)
+
+
+def leads_to(a: Track, b: Track) -> bool:
+    """Whether ``b`` goes on where ``a`` ended, allowing for a change of playback speed.
+
+    Straight on in direction; along the path anything from a halt to half as fast again.
+    """
+    gap = int(b.frame[0] - a.frame[-1])
+    if not 0 < gap <= GAP_FRAMES or min(len(a.frame), len(b.frame)) < 5:
+        return False
+    leave, arrive = velocity(a, -1), velocity(b, 0)
+    fast, slow = max(np.hypot(*leave), np.hypot(*arrive)), min(np.hypot(*leave), np.hypot(*arrive))
+    if slow < 1e-3:
+        return False
+    turn = float(leave @ arrive) / (np.hypot(*leave) * np.hypot(*arrive))
+    step = np.array([b.x[0] - a.x[-1], b.y[0] - a.y[-1]])
+    heading = leave / np.hypot(*leave) + arrive / np.hypot(*arrive)
+    heading = heading / max(float(np.hypot(*heading)), 1e-9)
+    along = float(step @ heading)
+    across = float(abs(step @ np.array([-heading[1], heading[0]])))
+    sideways = 2.0 + 0.08 * gap + 0.08 * abs(along)
+    return turn > 0.9 and across < sideways and -2.0 < along < 1.5 * fast * gap + 4.0
+
+
+def join(tracks: list[Track]) -> list[Track]:
+    """Merge tracks until no two are one mover, the longest first."""
+    out: list[Track] = []
+    for track in sorted(tracks, key=lambda t: -len(t.frame)):
+        current = track
+        merged = True
+        while merged:
+            merged = False
+            for n, other in enumerate(out):
+                if same_mover(other, current):
+                    current = merge(out.pop(n), current)
+                    merged = True
+                    break
+        out.append(current)
+    return sorted(group_lamps(out), key=lambda t: (int(t.frame[0]), float(t.x[0])))
+
+
+def blinks(track: Track) -> bool:
+    """Whether the brightness jumps from frame to frame far more than noise and slow tumbling do."""
+    if len(track.snr) < 6:
+        return False
+    jumps = np.abs(np.diff(track.snr)) / np.sqrt(2.0)
+    return bool(np.quantile(jumps, 0.9) > max(4.0, 0.6 * float(np.abs(track.snr).mean())))
+
+
+def fly_together(a: Track, b: Track) -> bool:
+    """Whether two tracks keep the same distance, as the lamps of one aircraft do."""
+    both, i, j = np.intersect1d(a.frame, b.frame, return_indices=True)
+    if len(both) < max(4, 0.4 * min(len(a.frame), len(b.frame))):
+        return False
+    dx, dy = a.x[i] - b.x[j], a.y[i] - b.y[j]
+    apart = float(np.hypot(np.median(dx), np.median(dy)))
+    loose = float(np.hypot(dx - np.median(dx), dy - np.median(dy)).max())
+    moved = float(np.hypot(np.ptp(a.x[i]), np.ptp(a.y[i])))
+    return apart < LAMPS_PX and loose < max(1.5, 0.15 * apart) and moved > 2 * loose
+
+
+def group_lamps(tracks: list[Track]) -> list[Track]:
+    """Make one track of lights that keep together where one of them blinks: an aircraft.
+
+    Steady lights in a row stay apart: satellites fly in trains.
+    """
+    rest = sorted(tracks, key=lambda t: -len(t.frame))
+    out = []
+    while rest:
+        lead, rest = rest[0], rest[1:]
+        team = [t for t in rest if fly_together(lead, t)]
+        if team and any(blinks(t) for t in (lead, *team)):
+            rest = [t for t in rest if not any(t is mate for mate in team)]
+            lead = one_aircraft([lead, *team])
+        out.append(lead)
+    return out
+
+
+def one_aircraft(team: list[Track]) -> Track:
+    """The middle of the lamps, weighted by their mean light, along the longest one's path."""
+    lead = team[0]
+    weight = np.array([max(float(t.flux.mean()), 1e-6) for t in team])
+    shift = np.zeros(2)
+    flux, error = lead.flux.copy(), lead.flux_err.copy()
+    for mate, w in zip(team[1:], weight[1:], strict=True):
+        _, i, j = np.intersect1d(lead.frame, mate.frame, return_indices=True)
+        offset = np.array([np.median(mate.x[j] - lead.x[i]), np.median(mate.y[j] - lead.y[i])])
+        shift += offset * w / weight.sum()
+        flux[i] += mate.flux[j]
+        error[i] = np.hypot(error[i], mate.flux_err[j])
+    return Track(
+        *(lead.frame, lead.x + shift[0], lead.y + shift[1], lead.x_err, lead.y_err),
+        *(flux / error, flux, error),
+        trail=lead.trail,
+        lamps=len(team),
+    )
