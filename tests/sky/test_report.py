@@ -105,6 +105,13 @@ def test_files_and_words(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_without_video(tmp_path: Path) -> None:
+    found = found_tracks()
+    html = report(tmp_path, recording(found), found, video=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["preview.png", "report.html"]
+    assert "annotated.mp4" not in html and 'href="preview.png"' in html
+
+
 def test_video_shows_the_recording_with_marks(tmp_path: Path) -> None:
     found = found_tracks()
     report(tmp_path, recording(found), found)

@@ -39,6 +39,13 @@ def test_frames_are_taken_one_at_a_time(tmp_path: Path) -> None:
         np.testing.assert_allclose(levels, [0, 10, 20, 30, 40, 50], atol=1)
 
 
+@pytest.mark.parametrize("name", ["a.mkv", "a.avi", "a.mp4", "a.mov", "a.fits", "a.ser"])
+def test_the_same_frames_make_the_same_file(tmp_path: Path, name: str) -> None:
+    for folder in ("one", "two"):
+        write_recording(tmp_path / folder / name, VIDEO, fps=25, start_utc=START)
+    assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
 def test_fits_is_standard(tmp_path: Path) -> None:
     write_recording(tmp_path / "a.fits", VIDEO, fps=4, start_utc=START, bits=16)
     write_recording(tmp_path / "a.fits.fz", VIDEO, fps=4, start_utc=START, bits=16)

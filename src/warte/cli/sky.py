@@ -205,6 +205,9 @@ def find_movers(
         bool,
         typer.Option("--faint/--no-faint", help="Search also for what no single frame shows."),
     ] = True,
+    video: Annotated[
+        bool, typer.Option("--video/--no-video", help="Write annotated.mp4, which takes a while.")
+    ] = True,
     weights: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Folder of `warte sky train`; else the package's."),
@@ -226,7 +229,7 @@ def find_movers(
         source = read(recording, fps=fps, start=start)
         run.add_input(recording)
         settings = _find_settings(speed_max, faint)
-        finding = _find_into(run, source, settings, device, weights, report)
+        finding = _find_into(run, source, settings, device, weights, report, video=video)
     facts: dict[str, object] = {"report": out / "report.html", "frames": finding.frames}
     _print_tracks(finding.found, facts, as_json, warnings=finding.warnings)
 
@@ -588,6 +591,8 @@ def _find_into(
     device: Device,
     weights: Path | None,
     report: Report,
+    *,
+    video: bool = True,
 ) -> "Finding":
     """Search a recording and write all results into the run's folder."""
     from dataclasses import asdict
@@ -609,6 +614,7 @@ def _find_into(
             settings=asdict(settings),
             warnings=finding.warnings,
             seconds=finding.seconds,
+            video=video,
             on_frame=lambda done: report("report", done, finding.frames),
         )
     run.note(

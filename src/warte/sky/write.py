@@ -171,7 +171,8 @@ def _write_video(
     rate = Fraction(fps).limit_denominator(100_000)
     av.logging.set_level(None)
     _create(path).close()
-    with av.open(f"file:{path}", "w") as container:
+    # Without the flag Matroska gets a random identifier: the same frames make the same file.
+    with av.open(f"file:{path}", "w", options={"fflags": "+bitexact"}) as container:
         if start_utc is not None:
             text = f"{np.datetime_as_string(start_utc.astype('datetime64[us]'))}Z"
             # MP4 rounds creation_time to the second, and AVI drops it.

@@ -20,9 +20,11 @@ import pandas as pd
 from warte.core.errors import InputError, SettingsError
 from warte.sky.find import detect, faint, link
 from warte.sky.find.fit import Fit, MatchedFrames, fit_path
-from warte.sky.find.join import Track, join, track_of
+from warte.sky.find.join import Track, track_of
+from warte.sky.find.join import join as join_tracks
 from warte.sky.find.kind import Kinds, load_kinds
-from warte.sky.find.prepare import Window, prepare
+from warte.sky.find.prepare import Window
+from warte.sky.find.prepare import prepare as prepare_window
 from warte.sky.read import Frame, Recording
 from warte.sky.tables import Tracks, empty_tracks, format_utc, summarise
 
@@ -99,7 +101,7 @@ def find(
         if first == 0:
             check_light(frames, recording)
         with clock.step("prepare"):
-            window = prepare(frames, first, recording.levels)
+            window = prepare_window(frames, first, recording.levels)
         matched = MatchedFrames(window)
         with clock.step("bright"):
             bright = find_bright(window, matched, network, device, settings.speed_max_px)
@@ -116,7 +118,7 @@ def find(
             report("finding", first + len(frames), recording.frame_count)
         del window, matched, frames
     with clock.step("join"):
-        joined = join([track_of(fit) for fit in tracks])
+        joined = join_tracks([track_of(fit) for fit in tracks])
         found = tabulate(joined, kinds, recording.fps, times)
     return Finding(found, clock.seconds, [*recording.warnings, *warnings], len(times))
 

@@ -19,42 +19,37 @@ class FaintSettings:
 
     speed_min_px: float = 0.15  # slower than this against the stars is a star (pixels per frame)
     speed_max_px: float = 15.0  # fastest motion tried (pixels per frame)
-    speed_long_px: float = 4.0  # up to this speed sums run over 64 frames (pixels per frame)
-    speed_middle_px: float = 9.0  # up to this over 32 frames, beyond over 16 (pixels per frame)
+    speed_long_px: float = 4.5  # up to this speed blocks of 32 frames, beyond of 16 (px/frame)
     trail_from_px: float = 5.0  # from this speed on trails are tried too (pixels per frame)
-    hit_64: float = 4.4  # sigma at which a sum becomes a candidate
-    hit_32: float = 4.2  # the same over 32 frames
-    hit_16: float = 4.2  # the same over 16 frames
-    path: float = 5.0  # sigma a lengthened path must reach, in cells
+    hit_32: float = 3.8  # sigma at which a block of 32 frames is looked at
+    pair_32: float = 4.6  # sigma it must reach with its neighbour in time
+    alone_32: float = 5.0  # or alone
+    hit_16: float = 3.8  # the same for 16 frames
+    pair_16: float = 4.4
+    alone_16: float = 4.7
+    path: float = 5.3  # sigma a lengthened path must reach, in cells
     score: float = 7.0  # sigma the fitted path must reach at full resolution
     moved_px: float = 6.0  # a mover travels at least so far against the stars (pixels)
-    fits_max: int = 60  # at most so many paths are fitted in a window
+    fits_max: int = 80  # at most so many paths are fitted in a window
 
 
 def tiers(settings: FaintSettings, cell: int, count: int) -> list[Tier]:
     """The speeds and lengths to search in a window of ``count`` frames."""
-    low, slow, middle, high, trail = (
-        v / cell
-        for v in (
-            settings.speed_min_px,
-            settings.speed_long_px,
-            settings.speed_middle_px,
-            settings.speed_max_px,
-            settings.trail_from_px,
-        )
+    s = settings
+    low, slow, high, trail = (
+        v / cell for v in (s.speed_min_px, s.speed_long_px, s.speed_max_px, s.trail_from_px)
     )
+    if count < 32:  # too short for the long blocks
+        slow = low
     out = []
-    levels = [(6, low, slow, settings.hit_64), (5, slow, middle, settings.hit_32)]
-    levels.append((4, middle, high, settings.hit_16))
-    longest = int(np.log2(max(1, count)))
-    for level, start, stop, hit in levels:
-        level = min(level, longest)
-        stop = min(stop, high)
-        if level < 4 or start >= stop:
-            continue
-        out.append(Tier(level, start, stop, hit, False))
-        if stop > trail:
-            out.append(Tier(level, max(start, trail), stop, hit, True))
+    if slow > low:
+        limits = (s.hit_32, s.pair_32, s.alone_32)
+        out.append(Tier(5, low, min(slow, high), *limits, trail=False))
+    if high > slow:
+        limits = (s.hit_16, s.pair_16, s.alone_16)
+        out.append(Tier(4, slow, high, *limits, trail=False))
+        if high > trail:
+            out.append(Tier(4, max(slow, trail), high, *limits, trail=True))
     return out
 
 
@@ -67,9 +62,11 @@ def search_window(
         return []
     first = (len(window.cells) - count) // 2
     cells = torch.from_numpy(window.cells / window.red).to(device)
-    candidates = search(cells[first : first + count], tiers(settings, window.cell, count))
+    blur = window.blur
+    candidates = search(
+        cells[first : first + count], tiers(settings, window.cell, count), blur=blur
+    )
     candidates.t[:] += first
-    blur = max(0.5, 1.05 * window.psf_sigma_px / window.cell)
     paths = refine(cells.clamp(-4, 4), candidates, threshold=settings.path, blur=blur)
     return decide(matched, paths, settings)
 
@@ -84,7 +81,11 @@ def decide(matched: MatchedFrames, paths: Paths, settings: FaintSettings) -> lis
         ok = matched.inside(matched.sensor(t, star))
         if ok.sum() < 8 or _seen(fits, t[ok] + window.first, star[ok]):
             continue
-        fit = fit_path(matched, t[ok] + window.first, star[ok], float(paths.trail[n]), (1, 2))
+        trail = float(paths.trail[n])
+        quick = fit_path(matched, t[ok] + window.first, star[ok], trail, (1,), rounds=3)
+        if quick.score < settings.score - 0.5:
+            continue
+        fit = fit_path(matched, t[ok] + window.first, star[ok], trail, (1, 2))
         if stands(fit, window, settings):
             fits.append(fit)
     return fits

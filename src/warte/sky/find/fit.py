@@ -21,7 +21,7 @@ import numpy as np
 from scipy.interpolate import BSpline
 
 from warte.sky.find.prepare import Window
-from warte.sky.find.register import apply_motion, invert_motion
+from warte.sky.find.register import apply_motion
 
 TRAIL_STEP_PX = 1.0  # a trail is sampled so often
 ROUNDS = 12  # of Fisher scoring
@@ -35,7 +35,7 @@ class Fit:
 
     ``frame`` (of the recording), ``x``, ``y``, ``x_err``, ``y_err`` (pixels, sensor), ``star_x``,
     ``star_y`` (pixels, stars' grid), ``snr`` (matched filter in that frame), ``flux``,
-    ``flux_err`` (grey levels). ``score``: sigma of the whole path; ``bic`` of the chosen basis.
+    ``flux_err`` (grey levels). ``score``: sigma of the whole path; ``trail``: as it was given.
     """
 
     frame: np.ndarray
@@ -83,18 +83,13 @@ class MatchedFrames:
         centre = np.array([(self.width - 1) / 2, (self.height - 1) / 2])
         return apply_motion(self.window.motions[t], star - centre) + centre
 
-    def stars(self, t: np.ndarray, sensor: np.ndarray) -> np.ndarray:
-        """The inverse of ``sensor``."""
-        centre = np.array([(self.width - 1) / 2, (self.height - 1) / 2])
-        return apply_motion(invert_motion(self.window.motions[t]), sensor - centre) + centre
-
     def inside(self, xy: np.ndarray) -> np.ndarray:
         """Whether positions (n, 2) lie in the picture."""
         size = np.array([self.width, self.height])
-        return ((xy >= -0.5) & (xy <= size - 0.5)).all(axis=1)
+        return np.asarray(((xy >= -0.5) & (xy <= size - 0.5)).all(axis=1))
 
     def sample(self, t: np.ndarray, xy: np.ndarray, trails: np.ndarray) -> np.ndarray:
-        """Matched filter at sensor positions ``xy`` (n, 2) in frames ``t``, trail vectors (n, 2)."""
+        """Sigma at sensor positions ``xy`` (n, 2) in frames ``t`` along ``trails`` (n, 2), (n,)."""
         self.prepare(t)
         length = np.hypot(*trails.T)
         samples = max(1, int(np.ceil(length.max() / TRAIL_STEP_PX)))
@@ -158,7 +153,12 @@ def smooth_snr(snr: np.ndarray, reach: int = 4) -> np.ndarray:
 
 
 def fit_basis(
-    matched: MatchedFrames, frames: np.ndarray, star: np.ndarray, design: np.ndarray, trail: float
+    matched: MatchedFrames,
+    frames: np.ndarray,
+    star: np.ndarray,
+    design: np.ndarray,
+    trail: float,
+    rounds: int = ROUNDS,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, float]:
     """Fisher scoring of a path in the basis ``design`` (n, k), started at ``star`` (n, 2).
 
@@ -166,11 +166,12 @@ def fit_basis(
     it lies in the picture (n,), and ln L.
     """
     coef = np.linalg.lstsq(design, star, rcond=None)[0]
+    step = np.zeros_like(coef)
     k = design.shape[1]
     best: tuple[float, np.ndarray] | None = None
     damp = 1.0
     covariance = np.zeros((2 * k, 2 * k))
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         place = design @ coef
         snr, gradient, info, inside = _local(matched, frames, place, trail)
         f = np.where(inside, smooth_snr(snr), 0.0)
@@ -214,7 +215,7 @@ def fit_basis(
 def _local(
     matched: MatchedFrames, frames: np.ndarray, place: np.ndarray, trail: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """SNR (n,), its gradient (n, 2), the information per unit SNR squared (n, 2, 2), inside (n,)."""
+    """SNR (n,), its gradient (n, 2), information per unit SNR squared (n, 2, 2), inside (n,)."""
     t = frames - matched.window.first
     xy = matched.sensor(t, place)
     trails = trail * motion_per_frame(xy, frames)
@@ -239,7 +240,13 @@ def _local(
 
 
 def fit_path(
-    matched: MatchedFrames, frames: np.ndarray, star: np.ndarray, trail: float, kinds: tuple[int, ...]
+    matched: MatchedFrames,
+    frames: np.ndarray,
+    star: np.ndarray,
+    trail: float,
+    kinds: tuple[int, ...],
+    *,
+    rounds: int = ROUNDS,
 ) -> Fit:
     """The best path through ``star`` (n, 2) in ``frames`` (of the recording); see ``Fit``.
 
@@ -251,14 +258,13 @@ def fit_path(
             break
         design = basis(frames, min(kind, max(1, len(frames) - 1)))
         start = star if chosen is None else chosen[1][0]
-        result = fit_basis(matched, frames, start, design, trail)
+        result = fit_basis(matched, frames, start, design, trail, rounds)
         bic = design.shape[1] * 2 * np.log(max(2, result[3].sum())) - 2 * result[4]
         if chosen is None or bic < chosen[0] - 2:
             chosen = (bic, result)
         elif kind >= 3:
             break
     assert chosen is not None
-    place, error, snr, inside, _ = chosen[1]
     return _observed(matched, frames, chosen[1], trail)
 
 
@@ -279,11 +285,12 @@ def _observed(
     flux_err = noise / (matched.norm * trail_noise(np.hypot(*trails.T), matched.sigma))
     error = np.hypot(error, REGISTRATION_PX)
     score = float(snr[inside].sum() / np.sqrt(max(1, inside.sum())))
-    columns = (
-        *(frames, xy[:, 0], xy[:, 1], error[:, 0], error[:, 1]),
-        *(place[:, 0], place[:, 1], snr, snr * flux_err, flux_err),
+    xy, place, error, snr = xy[inside], place[inside], error[inside], snr[inside]
+    flux_err = flux_err[inside]
+    return Fit(
+        *(frames[inside], xy[:, 0], xy[:, 1], error[:, 0], error[:, 1], place[:, 0], place[:, 1]),
+        *(snr, snr * flux_err, flux_err, score, trail),
     )
-    return Fit(*(column[inside] for column in columns), score, trail)
 
 
 def motion_per_frame(xy: np.ndarray, frames: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -33,28 +33,29 @@ class Track:
     trail: float
     lamps: int = 1
 
-    @property
-    def score(self) -> float:
-        """Sigma of the whole track."""
-        return float(self.snr.sum() / np.sqrt(max(1, len(self.snr))))
-
-
-COLUMNS = [f.name for f in fields(Track) if f.name not in ("trail", "lamps")]
-
 
 def track_of(fit: Fit) -> Track:
     """A fit as a track."""
-    return Track(*(getattr(fit, name) for name in COLUMNS), trail=fit.trail)
+    positions = (fit.frame, fit.x, fit.y, fit.x_err, fit.y_err)
+    return Track(*positions, fit.snr, fit.flux, fit.flux_err, fit.trail)
 
 
 def merge(a: Track, b: Track) -> Track:
     """Both together; where both have a frame, the entry with the smaller error is kept."""
-    columns = {n: np.concatenate([getattr(a, n), getattr(b, n)]) for n in COLUMNS}
-    order = np.lexsort((np.hypot(columns["x_err"], columns["y_err"]), columns["frame"]))
-    first = np.unique(columns["frame"][order], return_index=True)[1]
-    longer = a if len(a.frame) >= len(b.frame) else b
-    lamps = max(a.lamps, b.lamps)
-    return Track(*(columns[n][order][first] for n in COLUMNS), trail=longer.trail, lamps=lamps)
+    frame = np.concatenate([a.frame, b.frame])
+    error = np.hypot(np.concatenate([a.x_err, b.x_err]), np.concatenate([a.y_err, b.y_err]))
+    order = np.lexsort((error, frame))
+    keep = order[np.unique(frame[order], return_index=True)[1]]
+
+    def both(name: str) -> np.ndarray:
+        return np.concatenate([getattr(a, name), getattr(b, name)])[keep]
+
+    return Track(
+        *(both("frame"), both("x"), both("y"), both("x_err"), both("y_err")),
+        *(both("snr"), both("flux"), both("flux_err")),
+        trail=a.trail if len(a.frame) >= len(b.frame) else b.trail,
+        lamps=max(a.lamps, b.lamps),
+    )
 
 
 def velocity(track: Track, end: int) -> np.ndarray:

@@ -78,7 +78,7 @@ def _pairs(blobs: Blobs, speed_max_px: float) -> np.ndarray:
         step = blobs.xy[j] - blobs.xy[i]
         distance = np.hypot(*step.T)
         # a streak says how fast its mover is; a point is not faster than is searched for
-        length = max(float(np.hypot(*blobs.streak[i])), 0.0)
+        length = float(np.hypot(*blobs.streak[i]))
         reach = np.maximum(speed_max_px, 2.0 * length) * gap + GATE_PX
         ok = (gap > 0) & (distance < reach)
         if length > 0:
@@ -136,9 +136,7 @@ def _predict(blobs: Blobs, chain: list[int], frame: int, step: int) -> tuple[np.
     return coef[-1], GATE_PX + 0.3 * speed + 0.15 * speed * (ahead - 1) + 0.1 * (ahead - 1)
 
 
-def _next(
-    blobs: Blobs, free: np.ndarray, chain: list[int], frame: int, step: int
-) -> int | None:
+def _next(blobs: Blobs, free: np.ndarray, chain: list[int], frame: int, step: int) -> int | None:
     a, b = np.searchsorted(blobs.frame, [frame, frame + 1])
     part = np.arange(a, b)[free[a:b]]
     if not len(part):

@@ -25,8 +25,8 @@ class Window:
     sigma, on the stars' grid of the reference frame, 0 where a frame does not reach. ``residual``
     (T, H, W) float16: full-resolution residuals, grey levels, on the sensor's grid. ``noise``
     (H, W) float32: sigma of a pixel, grey levels. ``stars`` (h, w) float32: the template in
-    sigma; ``red`` (h, w): see ``red_noise``. ``motions`` (T, 4): of the stars (see ``register``); ``agreed`` (T,) stars that fit.
-    ``cell``: pixels per cell; ``psf_sigma_px``: width of a point.
+    sigma; ``red`` (h, w): see ``red_noise``. ``motions`` (T, 4): of the stars (see ``register``);
+    ``agreed`` (T,): stars that fit. ``cell``: pixels per cell; ``psf_sigma_px``: width of a point.
     """
 
     first: int
@@ -39,6 +39,16 @@ class Window:
     agreed: np.ndarray
     cell: int
     psf_sigma_px: float
+
+    @property
+    def blur(self) -> float:
+        """Width (sigma) of the filter of the cells, in cells."""
+        return cell_blur(self.psf_sigma_px, self.cell)
+
+
+def cell_blur(psf_sigma_px: float, cell: int) -> float:
+    """Filter for a point of ``psf_sigma_px`` binned to cells of ``cell`` pixels (cells)."""
+    return max(0.5, 1.05 * psf_sigma_px / cell)
 
 
 def smooth_sky(frame: np.ndarray) -> np.ndarray:
@@ -55,7 +65,9 @@ def is_still(motions: np.ndarray, shape: tuple[int, int]) -> bool:
     return bool(reach < STILL_PX)
 
 
-def warp(image: np.ndarray, matrix: np.ndarray, *, inverse: bool, cubic: bool = False) -> np.ndarray:
+def warp(
+    image: np.ndarray, matrix: np.ndarray, *, inverse: bool, cubic: bool = False
+) -> np.ndarray:
     """``image`` moved by ``matrix`` (reference to frame); ``inverse`` brings a frame back."""
     flags = cv2.INTER_CUBIC if cubic else cv2.INTER_LINEAR
     if inverse:
@@ -67,9 +79,10 @@ def warp(image: np.ndarray, matrix: np.ndarray, *, inverse: bool, cubic: bool = 
 def median_of(frames: np.ndarray) -> np.ndarray:
     """Median over the first axis, in strips that stay in the cache."""
     out = np.empty(frames.shape[1:], frames.dtype)
-    middle = len(frames) // 2
+    low, high = (len(frames) - 1) // 2, len(frames) // 2
     for y in range(0, frames.shape[1], 16):
-        out[y : y + 16] = np.partition(frames[:, y : y + 16], middle, axis=0)[middle]
+        part = np.partition(frames[:, y : y + 16], (low, high), axis=0)
+        out[y : y + 16] = 0.5 * (part[low] + part[high])
     return out
 
 
@@ -127,7 +140,7 @@ def remove_fixed_pattern(frames: np.ndarray, motions: np.ndarray) -> None:
 def psf_width(template: np.ndarray, stars: np.ndarray) -> float:
     """Gaussian sigma of the points in ``template`` (H, W), pixels; 1.2 where there are none.
 
-    From the ratio of each star's light within two apertures, solved for a Gaussian.
+    From each star's second moments under a Gaussian weight of 2 pixels, whose effect is undone.
     """
     height, width = template.shape
     sigmas = []
@@ -144,7 +157,7 @@ def psf_width(template: np.ndarray, stars: np.ndarray) -> float:
         mx, my = (core * xx).sum() / total, (core * yy).sum() / total
         weighted = (core * ((xx - mx) ** 2 + (yy - my) ** 2)).sum() / total / 2
         if 0.05 < weighted < 3.9:  # undo the Gaussian weight: 1/w = 1/s^2 + 1/4
-            sigmas.append(np.sqrt(1 / max(1 / weighted - 1 / 4.0, 1e-3) + 0.0))
+            sigmas.append(np.sqrt(1 / max(1 / weighted - 1 / 4.0, 1e-3)))
     if len(sigmas) < 3:
         return 1.2
     return float(np.clip(np.median(sigmas), 0.6, 6.0))
@@ -168,13 +181,12 @@ def cell_noise(cells: np.ndarray, stars: np.ndarray | None, floor: float) -> np.
     size = np.abs(cells[pick])
     n = len(pick)
     k68, k90 = min(n - 1, round(0.683 * (n - 1))), min(n - 1, round(0.9 * (n - 1)))
-    calm = np.empty(cells.shape[1:], np.float32)
-    wild = np.empty_like(calm)
-    for y in range(0, calm.shape[0], 16):
+    height, width = cells.shape[1:]
+    calm, wild = np.empty((2, height, width), np.float32)
+    for y in range(0, height, 16):
         part = np.partition(size[:, y : y + 16], (k68, k90), axis=0)
         calm[y : y + 16], wild[y : y + 16] = part[k68], part[k90] / 1.645
-    calm = cv2.GaussianBlur(cv2.medianBlur(calm, 5), (0, 0), 2.0)
-    sigma = np.maximum(calm, floor)
+    sigma = np.maximum(cv2.GaussianBlur(cv2.medianBlur(calm, 5), (0, 0), 2.0), floor)
     if stars is not None:
         near = cv2.dilate((stars > STAR_SIGMA * sigma).astype(np.uint8), np.ones((3, 3), np.uint8))
         sigma = np.where(near > 0, np.maximum(sigma, cv2.GaussianBlur(wild, (0, 0), 0.7)), sigma)
@@ -223,9 +235,11 @@ def prepare(frames: np.ndarray, first: int, levels: float | None) -> Window:
     remove_stars(frames, motions, template)
     remove_fixed_pattern(frames, motions)
     cell = int(np.clip(round(1.6 * psf), 2, 8))
-    blur = max(0.5, 1.05 * psf / cell)
+    blur = cell_blur(psf, cell)
     still = is_still(motions, template.shape)
-    cells = np.empty((len(frames), template.shape[0] // cell, template.shape[1] // cell), np.float32)
+    cells = np.empty(
+        (len(frames), template.shape[0] // cell, template.shape[1] // cell), np.float32
+    )
     for t, frame in enumerate(frames):
         small = bin_cells(frame, cell, blur)
         if not still:

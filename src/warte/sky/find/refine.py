@@ -187,24 +187,21 @@ def best_interval(values: np.ndarray, inside: np.ndarray) -> tuple[int, int, flo
 def distinct(paths: Paths, radius: float) -> np.ndarray:
     """Indices of the paths that are best among those that share most of their way, best first.
 
-    Two paths share a frame where they come within ``radius`` cells.
+    Two paths share a frame where they come within ``radius`` cells, or half a frame's motion.
     """
+    t = np.arange(0, int(paths.end.max()) + 1 if len(paths) else 0, 3)
+    x = paths.x[:, None] + paths.vx[:, None] * t
+    y = paths.y[:, None] + paths.vy[:, None] * t
+    seen = (t >= paths.start[:, None]) & (t <= paths.end[:, None])
+    near = (t >= paths.start[:, None] - 4) & (t <= paths.end[:, None] + 4)
+    reach = radius + 0.5 * np.hypot(paths.vx, paths.vy)
     kept: list[int] = []
     for n in np.argsort(-paths.score):
-        if all(shared(paths, int(n), k, radius) < 0.3 for k in kept):
+        apart = np.hypot(x[kept] - x[n], y[kept] - y[n])
+        shared = (near[kept] & seen[n] & (apart < reach[kept][:, None])).sum(axis=1)
+        if not (shared >= 0.3 * max(1, seen[n].sum())).any():
             kept.append(int(n))
     return np.array(kept, int)
-
-
-def shared(paths: Paths, a: int, b: int, radius: float) -> float:
-    """Part of the frames of path ``a`` in which it runs within ``radius`` cells of ``b``."""
-    t = np.arange(paths.start[a], paths.end[a] + 1)
-    both = (t >= paths.start[b] - 4) & (t <= paths.end[b] + 4)
-    dx = paths.x[a] - paths.x[b] + (paths.vx[a] - paths.vx[b]) * t
-    dy = paths.y[a] - paths.y[b] + (paths.vy[a] - paths.vy[b]) * t
-    # along a trail a neighbour in time is the same light
-    reach = radius + 0.5 * np.hypot(paths.vx[b], paths.vy[b])
-    return float((both & (np.hypot(dx, dy) < reach)).mean())
 
 
 def refine(

@@ -114,14 +114,6 @@ def apply_motion(motion: np.ndarray, points: np.ndarray) -> np.ndarray:
     return np.stack([a * x - b * y + tx, b * x + a * y + ty], -1)
 
 
-def invert_motion(motion: np.ndarray) -> np.ndarray:
-    """The motion back from frame to reference, (..., 4)."""
-    a, b, tx, ty = np.moveaxis(np.asarray(motion, float), -1, 0)
-    norm = a * a + b * b
-    ia, ib = a / norm, -b / norm
-    return np.stack([ia, ib, -(ia * tx - ib * ty), -(ib * tx + ia * ty)], -1)
-
-
 def affine_matrix(motion: np.ndarray, shape: tuple[int, int], scale: float = 1.0) -> np.ndarray:
     """2 x 3 matrix for cv2 (reference pixel to frame pixel); ``scale`` pixels make one cell."""
     a, b, tx, ty = motion

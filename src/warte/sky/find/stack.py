@@ -24,21 +24,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+FINE_STEPS = 8  # steps per sigma before the samples of a trail are added
 STEPS_PER_SIGMA = 2  # grey levels of the 8-bit sums per sigma of one frame
 CLIP_SIGMA = 3  # one frame counts at most so much: a glint or a cosmic ray is not a track
-TILE = 4  # velocities are harvested in tiles of TILE x TILE
-
-
-@dataclass(frozen=True)
-class StackSettings:
-    """What the faint search tries."""
-
-    speed_max_px: float = 15.0  # fastest motion tried, pixels per frame
-    speed_long_px: float = 5.0  # up to this speed, pixels per frame, sums run over 64 frames
-    threshold_64: float = 5.1  # sigma at which a sum over 64 frames becomes a candidate
-    threshold_32: float = 4.8  # sigma, sums over 32 frames
-    threshold_16: float = 4.4  # sigma, sums over 16 frames (only above speed_long_px)
-    candidates_max: int = 60_000  # at most so many candidates a window, best first
+TILE = 8  # velocities are harvested in tiles of TILE x TILE
 
 
 @dataclass(frozen=True)
@@ -112,32 +101,47 @@ def quantise(cells: Tensor, steps: float = STEPS_PER_SIGMA) -> Tensor:
 
 
 def robust_spread(values: Tensor) -> float:
-    """Standard deviation of the values that are not zero, from their quartiles."""
+    """Standard deviation of the values that are not zero, from their mean size.
+
+    Not from quantiles: 8-bit sums take few values.
+    """
     sample = values.reshape(-1)[:: max(1, values.numel() // 200_000)].float()
     sample = sample[sample != 0]
     if len(sample) < 8:
         return 1.0
-    low, high = torch.quantile(sample, torch.tensor([0.25, 0.75], device=sample.device)).tolist()
-    return max((high - low) / 1.349, 1e-6)
+    size = sample.abs()
+    return max(1.2533 * float(size.clamp_max(4 * size.mean()).mean()), 1e-6)
 
 
-def trailed(fine: Tensor, vx: float, vy: float) -> Tensor:
-    """Frames filtered with a straight trail of ``(vx, vy)`` cells, as 8-bit steps.
-
-    ``fine``: (T, H, W) int16, 8 steps a sigma. The trail is doubled: 2, 4, 8 samples from shifted
-    sums; then its noise, measured on the frames, is brought to STEPS_PER_SIGMA.
-    """
+def trail_doublings(vx: float, vy: float) -> int:
+    """How often the samples of a trail of ``(vx, vy)`` cells are doubled: 1, 2, 4 or 8 of them."""
     length = max(abs(vx), abs(vy))
-    doublings = 0 if length < 0.75 else min(3, max(1, ceil(log2(length))))
+    return 0 if length < 0.75 else min(3, max(1, ceil(log2(length))))
+
+
+def trail_sigma(vx: float, vy: float, blur: float) -> float:
+    """Noise of the sum of a trail's samples, where cells d apart correlate by exp(-d^2/4 blur^2)."""
+    count = 2 ** trail_doublings(vx, vy)
+    apart = np.subtract.outer(np.arange(count), np.arange(count)) / count * hypot(vx, vy)
+    return float(np.sqrt(np.exp(-(apart**2) / (4 * blur**2)).sum()))
+
+
+def trailed(fine: Tensor, vx: float, vy: float, blur: float, work: list[Tensor], out: Tensor) -> Tensor:
+    """Frames filtered with a straight trail of ``(vx, vy)`` cells, as 8-bit steps, into ``out``.
+
+    ``fine``: (T, H, W) int16, FINE_STEPS a sigma. The trail is doubled: 2, 4, 8 samples from
+    shifted sums. ``work``: two arrays like ``fine``, overwritten.
+    """
+    doublings = trail_doublings(vx, vy)
     total = fine
     for j in range(doublings):
         part = 2.0 ** (j - doublings)
-        dy, dx = round(vy * part), round(vx * part)
-        total = full_sum(total, total, dy, dx, torch.empty_like(total))
+        total = full_sum(total, total, round(vy * part), round(vx * part), work[j % 2])
+    factor = STEPS_PER_SIGMA / (FINE_STEPS * trail_sigma(vx, vy, blur))
     limit = CLIP_SIGMA * STEPS_PER_SIGMA
-    factor = round(STEPS_PER_SIGMA / robust_spread(total) * 256)  # integers: four times faster
-    scaled = (total * min(factor, 160)).add_(128).bitwise_right_shift_(8)
-    return scaled.clamp_(-limit, limit).to(torch.int8)
+    scaled = torch.mul(total, round(factor * 256), out=work[doublings % 2])
+    scaled.add_(128).bitwise_right_shift_(8).clamp_(-limit, limit)  # integers: four times faster
+    return out.copy_(scaled)
 
 
 class VelocityTree:
@@ -147,10 +151,14 @@ class VelocityTree:
     each level stay in memory, which is enough when velocities are visited in Z order.
     """
 
-    def __init__(self, cells: Tensor, *, trail: bool, kept: int = 12) -> None:
+    def __init__(self, cells: Tensor, *, trail: bool, blur: float, kept: int) -> None:
         self.kept = kept
+        self.blur = blur
         self.still = None if trail else quantise(cells)
-        self.fine = (cells * 8).round_().clamp_(-24, 24).to(torch.int16) if trail else None
+        if trail:
+            limit = CLIP_SIGMA * FINE_STEPS
+            self.fine = (cells * FINE_STEPS).round_().clamp_(-limit, limit).to(torch.int16)
+            self.work = [torch.empty_like(self.fine) for _ in range(2)]
         self.cache: list[OrderedDict[tuple[int, int], Tensor]] = [OrderedDict() for _ in range(6)]
 
     def stored(self, level: int, iy: int, ix: int) -> Tensor:
@@ -163,8 +171,8 @@ class VelocityTree:
             return cache[iy, ix]
         spare = cache.popitem(last=False)[1] if len(cache) >= self.kept else None
         if level == 0:
-            assert self.fine is not None
-            sums = trailed(self.fine, 2.0 * ix, 2.0 * iy)
+            out = torch.empty_like(self.fine, dtype=torch.int8) if spare is None else spare
+            sums = trailed(self.fine, 2.0 * ix, 2.0 * iy, self.blur, self.work, out)
         else:
             sums = self.compute(level, iy, ix, out=spare)  # fresh memory costs more than the sum
             if level >= 4:  # halve, so that the next sum fits 8 bits
@@ -215,7 +223,9 @@ def hits(best: Tensor, limit: int) -> Tensor:
     packs = flat.view(torch.int64).bitwise_and_(-0x7F7F7F7F7F7F7F80).nonzero()
     inside = (packs * 8 + torch.arange(8, device=best.device)).view(-1)
     inside = inside[flat[inside] < 0]
-    return torch.stack(torch.unravel_index(inside, best.shape), dim=1)
+    width, height = best.shape[-1], best.shape[-2]
+    row = inside // width
+    return torch.stack([row // height, row % height, inside % width], dim=1)
 
 
 @dataclass(frozen=True)
@@ -225,7 +235,9 @@ class Tier:
     level: int  # 2**level frames
     speed_min: float  # cells per frame
     speed_max: float  # cells per frame
-    threshold: float  # sigma
+    hit: float  # sigma at which a sum is looked at
+    pair: float  # sigma that it must reach together with the block before or after
+    alone: float  # or sigma that it must reach alone
     trail: bool  # movers trail over the whole frame interval
 
 
@@ -245,7 +257,7 @@ def tile_velocities(tier: Tier) -> list[list[tuple[int, int]]]:
 def harvest(
     tree: VelocityTree, tier: Tier, tiles: list[list[tuple[int, int]]] | None = None
 ) -> Candidates:
-    """All paths of the tier over its threshold; of each place the best velocity of a tile."""
+    """All paths of the tier over its thresholds; of each place the best velocity of a tile."""
     # the noise is measured at a typical speed: at rest the sums hold what is left of the stars
     typical = round((tier.speed_min + tier.speed_max) * 2**tier.level / 4 / sqrt(2))
     like = tree.compute(tier.level, typical, typical)
@@ -254,7 +266,6 @@ def harvest(
     sums = torch.zeros((TILE * TILE, *like.shape), dtype=torch.int8, device=like.device)
     best = torch.empty_like(like)
     sigma = max(level_sigma(tier.level), robust_spread(like))
-    limit = ceil(tier.threshold * sigma)
     found: list[Candidates] = []
     for tile in tile_velocities(tier) if tiles is None else tiles:
         best.zero_()
@@ -264,43 +275,116 @@ def harvest(
             span = ((len(best), stop - start), (best.stride(0), 1))
             part = best.as_strided(*span, start)
             torch.maximum(part, sums[n].as_strided(*span, n * sums.stride(0) + start), out=part)
-        hit = hits(best, limit)
+        hit = hits(best, ceil(tier.hit * sigma))
         if len(hit):
-            found.append(_candidates(hit, sums, np.asarray(tile), tier, sigma, limit))
+            found.append(judge(hit, sums, torch.tensor(tile, device=hit.device), tier, sigma))
     return join(found)
 
 
-def _candidates(
-    hit: Tensor, sums: Tensor, iy_ix: np.ndarray, tier: Tier, sigma: float, limit: int
-) -> Candidates:
-    """Rows for hits (n, 3: block, y, x), best velocity each, without those that left the picture."""
+def inside(at: Tensor, i: Tensor, size: int) -> Tensor:
+    """Whether both half centres of sums at ``at`` with index ``i`` lie within 0 to size - 1."""
+    first, second = at - i // 2, at + i - i // 2
+    return (first >= 0) & (first < size) & (second >= 0) & (second < size)
+
+
+def judge(hit: Tensor, sums: Tensor, tile: Tensor, tier: Tier, sigma: float) -> Candidates:
+    """Candidates among hits (n, 3: block, y, x): alone, or with the block before or after.
+
+    ``sums`` (velocities, blocks, H, W) of the velocities ``tile`` (velocities, 2: iy, ix).
+    """
     height, width = sums.shape[-2:]
     block, y, x = hit.T
-    iy, ix = torch.from_numpy(iy_ix.T).to(hit)[..., None]
-    values = sums[: len(iy_ix), block, y, x]
-    for at, i, size in ((y, iy, height), (x, ix, width)):
-        first, second = at - i // 2, at + i - i // 2
-        ok = (first >= 0) & (first < size) & (second >= 0) & (second < size)
-        values = torch.where(ok, values, torch.zeros_like(values))
+    iy, ix = tile.T[..., None]
+    values = sums[: len(tile), block, y, x].short()
+    values[~(inside(y, iy, height) & inside(x, ix, width))] = 0
     score, which = values.max(dim=0)
-    keep = (score >= limit).cpu().numpy()
-    block, y, x = hit.cpu().numpy()[keep].T.astype(np.float32)
-    iy_ix = iy_ix[which.cpu().numpy()[keep]]
+    real = score >= tier.hit * sigma
+    block, y, x, score, own = block[real], y[real], x[real], score[real], tile[which[real]]
+    sum_, other, side = partners(block, y, x, own, sums, tile, tier)
+    together = (score + sum_) / sqrt(2)
+    paired = together >= tier.pair * sigma
+    keep = paired | (score >= tier.alone * sigma)
+    rows = (v[keep] for v in (block, y, x, score, own, together, paired, other, side))
+    return _candidates(*rows, tier=tier, sigma=sigma)  # type: ignore[misc]
+
+
+def block_spacing(level: int) -> int:
+    """Frames from one block of a level to the next."""
+    return int(min(2**level, 16))
+
+
+def partners(
+    block: Tensor, y: Tensor, x: Tensor, own: Tensor, sums: Tensor, tile: Tensor, tier: Tier
+) -> tuple[Tensor, Tensor, Tensor]:
+    """For each hit the best sum of the block before or after on the same path.
+
+    A path of twice the length with index ``i`` has halves with indices a and b, a + b = i and
+    |a - b| <= 1, whose centres are ``i`` cells apart. Returns sums (n,), the partners' indices
+    (n, 2) and on which side in time they lie (n,), +1 or -1.
+    """
+    height, width = sums.shape[-2:]
+    step = 2**tier.level // block_spacing(tier.level)
+    low = int(tile.min())
+    table = torch.full((int(tile.max()) - low + 3,) * 2, -1, device=tile.device)
+    table[tile[:, 0] - low + 1, tile[:, 1] - low + 1] = torch.arange(len(tile), device=tile.device)
+    near = torch.cartesian_prod(*[torch.arange(-1, 2, device=own.device)] * 2)
+    mate = own + near[:, None]  # (9, n, 2)
+    n = table[mate[..., 0] - low + 1, mate[..., 1] - low + 1]
+    apart = own + mate
+    best = torch.zeros(len(block), dtype=torch.int16, device=tile.device)
+    other, side = own.clone(), torch.ones_like(block)
+    for sign in (1, -1):
+        there = block + sign * step
+        my, mx = y + sign * apart[..., 0], x + sign * apart[..., 1]
+        ok = (n >= 0) & (there >= 0) & (there < sums.shape[1])
+        ok &= inside(my, mate[..., 0], height) & inside(mx, mate[..., 1], width)
+        ok &= (my >= 0) & (my < height) & (mx >= 0) & (mx < width)
+        flat = ((n * sums.shape[1] + there) * height + my) * width + mx
+        value = sums.view(-1)[torch.where(ok, flat, 0)].short()
+        value, which = torch.where(ok, value, 0).max(dim=0)
+        better = value > best
+        best = torch.where(better, value, best)
+        other = torch.where(better[:, None], own + near[which], other)
+        side = torch.where(better, sign, side)
+    return best, other, side
+
+
+def _candidates(
+    block: Tensor,
+    y: Tensor,
+    x: Tensor,
+    score: Tensor,
+    own: Tensor,
+    together: Tensor,
+    paired: Tensor,
+    other: Tensor,
+    side: Tensor,
+    *,
+    tier: Tier,
+    sigma: float,
+) -> Candidates:
+    """Rows: a single block, or two of them with the centre half way between.
+
+    A sum with an odd index has its centre half a cell further.
+    """
     frames = 2**tier.level
-    return Candidates(
-        t=block * min(frames, 16) + (frames - 1) / 2,
-        x=x + (iy_ix[:, 1] % 2) / 2,  # an odd index puts the centre half a cell further
-        y=y + (iy_ix[:, 0] % 2) / 2,
-        vx=(iy_ix[:, 1] * 2 / frames).astype(np.float32),
-        vy=(iy_ix[:, 0] * 2 / frames).astype(np.float32),
-        frames=np.full(len(x), frames, np.float32),
-        score=score.cpu().numpy()[keep].astype(np.float32) / np.float32(sigma),
-        trail=np.full(len(x), float(tier.trail), np.float32),
-    )
+    index = torch.where(paired[:, None], own + other, own).float()
+    length = torch.where(paired, 2 * frames, frames).float()
+    half = torch.where(paired, 0.5 * side, 0.0)
+    place = torch.stack([y, x], 1) + 0.5 * (own % 2) + half[:, None] * index
+    value = torch.where(paired, together, score.float()) / sigma
+    t = block * block_spacing(tier.level) + (frames - 1) / 2 + half * frames
+    velocity = 2 * index / length[:, None]
+    columns = (t, place[:, 1], place[:, 0], velocity[:, 1], velocity[:, 0], length, value)
+    trail = np.full(len(block), float(tier.trail), np.float32)
+    return Candidates(*(c.float().cpu().numpy() for c in columns), trail)
 
 
-def search(cells: Tensor, tiers: list[Tier], *, kept: int = 24) -> Candidates:
-    """Candidates of all tiers. On a CPU the tiles are shared out among its threads."""
+def search(cells: Tensor, tiers: list[Tier], *, blur: float, kept: int = 24) -> Candidates:
+    """Candidates of all tiers; ``blur``: correlation length of the cells' noise (cells).
+
+    On a CPU the tiles are shared out among its threads.
+    """
     threads = torch.get_num_threads() if cells.device.type == "cpu" else 1
     jobs = []
     for tier in tiers:
@@ -310,7 +394,8 @@ def search(cells: Tensor, tiers: list[Tier], *, kept: int = 24) -> Candidates:
 
     def work(part: list[tuple[Tier, list[list[tuple[int, int]]]]]) -> list[Candidates]:
         torch.set_num_threads(1)  # of this thread; the tiles are what runs side by side
-        trees = {trail: VelocityTree(cells, trail=trail, kept=kept) for trail in {t.trail for t, _ in part}}
+        trails = {tier.trail for tier, _ in part}
+        trees = {t: VelocityTree(cells, trail=t, blur=blur, kept=kept) for t in trails}
         return [harvest(trees[tier.trail], tier, tiles) for tier, tiles in part]
 
     if threads == 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ def write_report(
     settings: dict[str, object],
     warnings: list[str],
     seconds: dict[str, float],
+    video: bool = True,
     on_frame: Callable[[int], None] | None = None,
 ) -> None:
     """Write report.html, preview.png and annotated.mp4 into a folder.
@@ -44,6 +46,7 @@ def write_report(
     settings : what the search was told, by name; shown as text.
     warnings : one line each; those of the recording are added, each is shown once.
     seconds : wall time of each step so far, in s.
+    video : False leaves annotated.mp4 out, which takes most of the time.
     on_frame : called with the number of frames done, for a progress bar.
     """
     view = View.of(recording.width, recording.height)
@@ -53,20 +56,12 @@ def write_report(
     shown = found.observations[found.observations["track_id"].isin(strongest)]
     faint = set(tracks.loc[tracks["snr_frame"] < words.FAINT_SNR, "track_id"]) & set(strongest)
     gathered = Gatherer(recording.width, recording.height, shown, faint)
-    video = AnnotatedVideo(
-        out / "annotated.mp4",
-        view,
-        routes,
-        list(tracks["kind"]),
-        recording.fps,
-        recording.levels,
-    )
-    with video:
-        for frame in recording.frames():
-            gathered.add(frame)
-            video.add(frame)
-            if on_frame is not None:
-                on_frame(frame.index + 1)
+    film = None
+    if video:
+        file, kinds = out / "annotated.mp4", list(tracks["kind"])
+        film = AnnotatedVideo(file, view, routes, kinds, recording.fps, recording.levels)
+    _watch(recording, gathered, film, on_frame)
+    speed_up = 1.0 if film is None else film.playback_fps / recording.fps
     sky = view.show(sky_picture(gathered.mean, gathered.brightest))
     lines = [np.stack([view.place(one.x), view.place(one.y)], axis=1) for one in routes]
     preview = draw_preview(sky, lines, tracks, view)
@@ -78,9 +73,7 @@ def write_report(
         content.tracks_section(tracks, gathered.times, recording.fps, set(strongest)),
         content.cards_section(tracks, shown, gathered, recording.fps),
         Section("How to read this", "reading", [Text(text) for text in words.HOW_TO_READ]),
-        content.run_section(
-            out, settings, seconds, gathered.frames, video.playback_fps / recording.fps
-        ),
+        content.run_section(out, settings, seconds, gathered.frames, speed_up),
     ]
     page = Page(
         title=f"{recording.path.name}: what moved in the sky",
@@ -90,3 +83,19 @@ def write_report(
         footer="Made by Warte. This page is one file and fetches nothing.",
     )
     write_page(out / "report.html", page)
+
+
+def _watch(
+    recording: Recording,
+    gathered: Gatherer,
+    film: AnnotatedVideo | None,
+    on_frame: Callable[[int], None] | None,
+) -> None:
+    """Go through the recording once; what is needed of each frame is taken from it."""
+    with film or nullcontext():
+        for frame in recording.frames():
+            gathered.add(frame)
+            if film is not None:
+                film.add(frame)
+            if on_frame is not None:
+                on_frame(frame.index + 1)

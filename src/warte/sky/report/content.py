@@ -195,7 +195,7 @@ def _curve(number: int, seen: pd.DataFrame, times: dict[int, float], fps: float)
 def run_section(
     out: Path, settings: dict[str, object], seconds: dict[str, float], frames: int, speed_up: float
 ) -> Section:
-    names = words.files_in(out, ["annotated.mp4", "preview.png"])
+    names = words.files_in(out, ["preview.png"])
     rows = [[Cell(name, name), Cell(words.FILES[name])] for name in names]
     blocks: list[Block] = [Table(["file", "what it holds"], rows)]
     if abs(speed_up - 1) > 1e-3:

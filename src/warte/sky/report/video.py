@@ -46,7 +46,7 @@ class AnnotatedVideo:
         # What is over in a frame or two would not be noticed: its mark stays half a second.
         self._hold = round(self.playback_fps / 2)
         self._stretch: Stretch | None = None
-        self._container = av.open(str(path), "w", format="mp4")
+        self._container = av.open(str(path), "w", format="mp4", options={"fflags": "+bitexact"})
         rate = Fraction(self.playback_fps).limit_denominator(10000)
         self._stream = self._container.add_stream("libx264", rate=rate)
         self._stream.width, self._stream.height = view.width, view.height

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import combinations
 
 import cv2
 import numpy as np
+import pandas as pd
 
 from warte.core.errors import SettingsError
 from warte.sky.find.prepare import Window, bin_cells, is_still, prepare, warp
@@ -131,9 +133,8 @@ def label_cells(
 
 def point_area(window: Window) -> float:
     """Cells over which the square of a point's light is spread: sum c^2 / max c^2."""
-    cell, psf = window.cell, window.psf_sigma_px
-    blur = max(0.5, 1.05 * psf / cell)
-    return float(np.pi * ((psf / cell) ** 2 + blur**2 + 1 / 12))
+    variance = (window.psf_sigma_px / window.cell) ** 2 + window.blur**2 + 1 / 12
+    return float(np.pi * variance)
 
 
 def cell_sigma(window: Window) -> np.ndarray:
@@ -152,8 +153,7 @@ def cell_sigma(window: Window) -> np.ndarray:
 
 def _to_cells(picture: np.ndarray, t: int, window: Window, sigma: np.ndarray) -> np.ndarray:
     """A picture (H, W) of the sensor in frame t as cells on the stars' grid, (h, w)."""
-    blur = max(0.5, 1.05 * window.psf_sigma_px / window.cell)
-    small = bin_cells(picture, window.cell, blur)
+    small = bin_cells(picture, window.cell, window.blur)
     if not is_still(window.motions, window.noise.shape):
         small = warp(
             small, affine_matrix(window.motions[t], small.shape, window.cell), inverse=True
@@ -164,21 +164,31 @@ def _to_cells(picture: np.ndarray, t: int, window: Window, sigma: np.ndarray) ->
 def _movers_of(
     scene: SimulateSettings, truth: Tracks
 ) -> list[tuple[Mover, list[tuple[int, float, float, float]]]]:
-    """Each mover with its rows of truth (frame, x, y, flux); tracks are numbered in their order."""
-    out, start = [], 0
+    """Each seen mover with its rows of truth (frame, x, y, flux).
+
+    Tracks are numbered in the order of their movers; which movers were never seen and have none
+    is told by where the tracks lie.
+    """
     tables = truth.observations.groupby("track_id")
-    for track_id, kind in zip(truth.tracks.track_id, truth.tracks.kind, strict=True):
-        rows = tables.get_group(track_id)
+    tracks = [tables.get_group(track_id) for track_id in truth.tracks.track_id]
+
+    def apart(mover: Mover, kind: str, rows: pd.DataFrame) -> float:
+        if type(mover).__name__.lower() != kind:
+            return float("inf")
         times = scene_time(scene.playback, rows.frame.to_numpy(float))
-        off = {}
-        for n in range(start, len(scene.movers)):
-            if type(scene.movers[n]).__name__.lower() == kind:
-                x, y = mover_position(scene.movers[n], times, scene.playback)
-                off[n] = float(np.median(np.hypot(x - rows.x, y - rows.y)))
-        best = min(off, key=lambda n: off[n])
+        x, y = mover_position(mover, times, scene.playback)
+        return float(np.median(np.hypot(x - rows.x, y - rows.y)))
+
+    off = [
+        [apart(mover, kind, rows) for mover in scene.movers]
+        for kind, rows in zip(truth.tracks.kind, tracks, strict=True)
+    ]
+    choices = combinations(range(len(scene.movers)), len(tracks))
+    best = min(choices, key=lambda c: sum(off[k][n] for k, n in enumerate(c)))
+    out = []
+    for n, rows in zip(best, tracks, strict=True):
         table = rows[["frame", "x", "y", "flux"]].itertuples(index=False)
-        out.append((scene.movers[best], [(int(f), x, y, flux) for f, x, y, flux in table]))
-        start = best + 1
+        out.append((scene.movers[n], [(int(f), x, y, flux) for f, x, y, flux in table]))
     return out
 
 
