@@ -205,6 +205,12 @@ def find_movers(
         bool,
         typer.Option("--faint/--no-faint", help="Search also for what no single frame shows."),
     ] = True,
+    false_tracks: Annotated[
+        float | None,
+        typer.Option(
+            help="Faint tracks that noise alone may make, per 100 frames; 0.02 if left out."
+        ),
+    ] = None,
     video: Annotated[
         bool, typer.Option("--video/--no-video", help="Write annotated.mp4, which takes a while.")
     ] = True,
@@ -228,7 +234,7 @@ def find_movers(
     with RunFolder(out, force=force, command=command_line()) as run, progress(quiet) as report:
         source = read(recording, fps=fps, start=start)
         run.add_input(recording)
-        settings = _find_settings(speed_max, faint)
+        settings = _find_settings(speed_max, faint, false_tracks)
         finding = _find_into(run, source, settings, device, weights, report, video=video)
     facts: dict[str, object] = {"report": out / "report.html", "frames": finding.frames}
     _print_tracks(finding.found, facts, as_json, warnings=finding.warnings)
@@ -576,12 +582,13 @@ def _quantised(pixels: "np.ndarray", bits: int) -> "np.ndarray":
     return whole.astype(np.uint8 if bits == 8 else np.uint16)
 
 
-def _find_settings(speed_max: float | None, faint: bool) -> "FindSettings":
+def _find_settings(
+    speed_max: float | None, faint: bool, false_tracks: float | None
+) -> "FindSettings":
     from warte.sky.find import FindSettings
 
-    if speed_max is None:
-        return FindSettings(faint=faint)
-    return FindSettings(speed_max_px=speed_max, faint=faint)
+    given = {"speed_max_px": speed_max, "false_tracks": false_tracks}
+    return FindSettings(faint=faint, **{k: v for k, v in given.items() if v is not None})
 
 
 def _find_into(

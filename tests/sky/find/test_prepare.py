@@ -68,7 +68,7 @@ def test_uneven_sky_is_gone() -> None:
     rows, columns = np.mgrid[:120, :160]
     glow = 50 + 0.3 * columns + 0.002 * (rows - 60.0) ** 2
     frames = (glow + rng.normal(0, 2, (20, 120, 160))).astype(np.float32)
-    assert np.abs(smooth_sky(frames[0]) - glow)[10:-10, 10:-10].max() < 2
+    assert np.abs(smooth_sky(frames[0]) - glow)[20:-20, 20:-20].max() < 2
     window = prepare(frames, 0, None)
     assert np.abs(window.residual.astype(float).mean(axis=0)).max() < 3
     assert window.cells.std() == pytest.approx(1.0, abs=0.03)
@@ -84,7 +84,8 @@ def test_hot_pixels_are_gone(paint: Painter, speed: float) -> None:
     np.testing.assert_allclose(window.motions[:, 2], speed * (np.arange(40) - 20), atol=0.08)
     # 150 grey levels of a noise of one are 20 sigma in a cell
     assert np.abs(window.residual[:, y, x].astype(float)).mean() < 2
-    assert (np.abs(window.cells) > 6).mean() < 5e-4
+    inner = window.cells[:, 10:-10, 10:-10]  # at the rim stars come in that the template lacks
+    assert (np.abs(inner) > 6).mean() < 2e-4
 
 
 @pytest.mark.parametrize("sigma", [0.7, 1.2, 2.0, 3.0])
@@ -161,7 +162,7 @@ def test_rounding_bounds_the_noise_from_below() -> None:
 def test_noise_has_no_bias_however_short(count: int) -> None:
     frames = np.random.default_rng(9).normal(0, 3, (count, 120, 160)).astype(np.float32)
     assert pixel_noise(frames, None).mean() == pytest.approx(3.0, rel=0.06)
-    assert cell_noise(frames, None, 1e-6).mean() == pytest.approx(3.0, rel=0.06)
+    assert cell_noise(frames, None, 1e-6).mean() == pytest.approx(3.0, rel=0.07)
 
 
 def test_quantiles_of_many_are_those_of_numpy() -> None:

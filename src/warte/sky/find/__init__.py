@@ -43,15 +43,17 @@ class FindSettings:
 
     speed_max_px: float = 15.0  # fastest motion of the faint search (pixels per frame)
     faint: bool = True  # search for movers too faint for any single frame
-    faint_score: float = 7.0  # sigma a faint mover must reach in all (sigma)
+    false_tracks: float = 0.02  # faint tracks that noise alone may make (per window of 100 frames)
 
     def __post_init__(self) -> None:
         if not 0.5 <= self.speed_max_px <= 60:
             raise SettingsError(
                 f"--speed-max is {self.speed_max_px:g}; allowed is 0.5 to 60 pixels per frame"
             )
-        if not 4 <= self.faint_score <= 100:
-            raise SettingsError(f"faint_score is {self.faint_score:g}; allowed is 4 to 100 sigma")
+        if not 1e-9 <= self.false_tracks <= 10:
+            raise SettingsError(
+                f"--false-tracks is {self.false_tracks:g}; allowed is 1e-9 to 10 per window"
+            )
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def find(
             with clock.step("faint"):
                 mask(window, matched, bright)
                 limits = faint.FaintSettings(
-                    speed_max_px=settings.speed_max_px, score=settings.faint_score
+                    speed_max_px=settings.speed_max_px, false_tracks=settings.false_tracks
                 )
                 tracks += faint.search_window(window, matched, limits, device)
         warnings += _star_warnings(window, warnings)

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.stats import norm
 
 from warte.sky.find.fit import Fit, MatchedFrames, fit_path
 from warte.sky.find.prepare import Window
 from warte.sky.find.refine import Paths, refine
 from warte.sky.find.stack import Tier, search
+
+INTERVALS = 20  # independent choices of a path's first and last frame
 
 
 @dataclass(frozen=True)
@@ -21,14 +24,14 @@ class FaintSettings:
     speed_max_px: float = 15.0  # fastest motion tried (pixels per frame)
     speed_long_px: float = 4.5  # up to this speed blocks of 32 frames, beyond of 16 (px/frame)
     trail_from_px: float = 5.0  # from this speed on trails are tried too (pixels per frame)
-    hit_32: float = 3.8  # sigma at which a block of 32 frames is looked at
-    pair_32: float = 4.6  # sigma it must reach with its neighbour in time
-    alone_32: float = 5.0  # or alone
+    hit_32: float = 3.5  # sigma at which a block of 32 frames is looked at
+    pair_32: float = 4.4  # sigma it must reach with its neighbour in time
+    alone_32: float = 4.9  # or alone
     hit_16: float = 3.8  # the same for 16 frames
     pair_16: float = 4.4
     alone_16: float = 4.7
     path: float = 5.3  # sigma a lengthened path must reach, in cells
-    score: float = 7.0  # sigma the fitted path must reach at full resolution
+    false_tracks: float = 0.02  # expected number of false tracks in a window
     moved_px: float = 6.0  # a mover travels at least so far against the stars (pixels)
     fits_max: int = 80  # at most so many paths are fitted in a window
 
@@ -83,7 +86,7 @@ def decide(matched: MatchedFrames, paths: Paths, settings: FaintSettings) -> lis
             continue
         trail = float(paths.trail[n])
         quick = fit_path(matched, t[ok] + window.first, star[ok], trail, (1,), rounds=3)
-        if quick.score < settings.score - 0.5:
+        if quick.score < needed_score(quick, window, settings.false_tracks) - 0.7:
             continue
         fit = fit_path(matched, t[ok] + window.first, star[ok], trail, (1, 2))
         if stands(fit, window, settings):
@@ -95,16 +98,27 @@ def stands(fit: Fit, window: Window, settings: FaintSettings) -> bool:
     """Whether a fitted path is a mover: bright enough in all, moving, and not one glint alone."""
     if len(fit.frame) < 8:
         return False
-    red = float(np.median(window.red))
-    score = robust_score(fit.snr) / red
+    score = robust_score(fit.snr) / float(np.median(window.red))
     moved = float(np.hypot(fit.star_x[-1] - fit.star_x[0], fit.star_y[-1] - fit.star_y[0]))
     speed = moved / max(1, fit.frame[-1] - fit.frame[0])
-    short = max(0.0, 0.6 * np.log2(40 / len(fit.frame)))  # short paths are many more
     return bool(
-        score > settings.score + short
+        score > needed_score(fit, window, settings.false_tracks)
         and moved > settings.moved_px
         and speed > settings.speed_min_px
     )
+
+
+def needed_score(fit: Fit, window: Window, false_tracks: float) -> float:
+    """Sigma that noise alone exceeds ``false_tracks`` times a window, for a path like ``fit``.
+
+    The look-elsewhere effect: as many trials as there are independent places, times independent
+    ends of a path so long, times INTERVALS choices of its first and last frame.
+    """
+    place = 4 * np.pi * window.psf_sigma_px**2
+    moved = np.hypot(fit.star_x[-1] - fit.star_x[0], fit.star_y[-1] - fit.star_y[0])
+    ends = max(1.0, np.pi * moved**2 / place)
+    trials = window.noise.size / place * ends * INTERVALS
+    return float(norm.isf(min(0.5, false_tracks / trials)))
 
 
 def robust_score(snr: np.ndarray) -> float:

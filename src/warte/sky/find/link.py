@@ -13,6 +13,8 @@ MISSING_FRAMES = 14  # a mover may vanish for so long (blinking, frozen by a cod
 GATE_PX = 2.0  # a blob lies so near the path
 STREAK_PX = 8.0  # a blob at least so long tells its motion by itself
 STREAK_SNR = 12.0
+TWINKLE_PX = 3.0  # blobs so near each other
+TWINKLE_FRAMES = 60  # and so many frames apart are one star
 
 
 @dataclass(frozen=True)
@@ -45,35 +47,54 @@ def link(blobs: Blobs, speed_max_px: float) -> list[np.ndarray]:
     Every pair of blobs a few frames apart proposes a straight path; the one with most blobs near
     it wins, is followed both ways as far as it goes, and its blobs are taken out.
     """
-    free = np.ones(len(blobs.frame), bool)
+    free = ~twinkling(blobs)
     out: list[np.ndarray] = []
-    pairs = _pairs(blobs, speed_max_px)
+    pairs = _pairs(blobs, free, speed_max_px)
     votes = np.array([_vote(blobs, free, i, j) for i, j in pairs])
-    while len(pairs):
+    streaked = np.hypot(*blobs.streak.T) > 0
+    needed = np.where(streaked[pairs].all(1), 2, 3) if len(pairs) else np.zeros(0, int)
+    votes = np.where(votes >= needed, votes, 0)
+    while len(pairs) and votes.max() > 0:
         n = int(votes.argmax())
-        if votes[n] < 2:
-            break
         i, j = pairs[n]
         now = _vote(blobs, free, i, j)
         if now < votes[n]:  # some of its blobs were taken since
-            votes[n] = now
+            votes[n] = now if now >= needed[n] else 0
             continue
         chain = follow(blobs, free, i, j)
+        member = np.zeros(len(free), bool)
+        member[chain] = True
+        votes[member[pairs].all(1)] = 0  # these would lead to the same chain
         votes[n] = 0
         if is_mover(blobs, chain):
             out.append(chain)
             free[chain] = False
-            alive = free[pairs].all(1)
-            pairs, votes = pairs[alive], votes[alive]
     return out
 
 
-def _pairs(blobs: Blobs, speed_max_px: float) -> np.ndarray:
+def twinkling(blobs: Blobs) -> np.ndarray:
+    """Blobs (n,) bool that come back at one place over many frames: a star, not a mover."""
+    count = len(blobs.frame)
+    out = np.zeros(count, bool)
+    for shift in (0, 1):  # two grids, so that no place lies on the border of both
+        _, group = np.unique(
+            np.floor(blobs.xy / TWINKLE_PX + 0.5 * shift).astype(int), axis=0, return_inverse=True
+        )
+        group = group.reshape(-1)
+        first = np.full(count, np.iinfo(int).max)
+        last = np.full(count, -1)
+        np.minimum.at(first, group, blobs.frame)
+        np.maximum.at(last, group, blobs.frame)
+        out |= (last - first)[group] > TWINKLE_FRAMES
+    return out
+
+
+def _pairs(blobs: Blobs, free: np.ndarray, speed_max_px: float) -> np.ndarray:
     """Pairs (n, 2) of blobs that one mover could have made."""
     rows = []
-    for i in range(len(blobs.frame)):
+    for i in np.flatnonzero(free):
         stop = np.searchsorted(blobs.frame, blobs.frame[i] + PAIR_FRAMES, side="right")
-        j = np.arange(i + 1, stop)
+        j = i + 1 + np.flatnonzero(free[i + 1 : stop])
         gap = blobs.frame[j] - blobs.frame[i]
         step = blobs.xy[j] - blobs.xy[i]
         distance = np.hypot(*step.T)

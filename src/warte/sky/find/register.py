@@ -14,6 +14,7 @@ import numpy as np
 STILL = np.array([1.0, 0.0, 0.0, 0.0])
 SEARCH_PX = 4  # a star is looked for so far from where it is expected
 STARS_MAX = 80
+HOT_SHARE = 0.08  # of a star's light in its brightest pixel, each of the four beside it has more
 SMOOTH_PX = 0.2  # if motions differ less from a smooth curve, the curve is taken
 
 
@@ -27,11 +28,18 @@ def find_stars(image: np.ndarray, *, limit: int = STARS_MAX, threshold: float = 
     peaks = (smooth >= highest) & (smooth > threshold * max(float(spread), 1e-6))
     peaks[:border] = peaks[-border:] = False
     peaks[:, :border] = peaks[:, -border:] = False
-    y, x = np.nonzero(peaks)
+    y, x = np.nonzero(peaks & ~hot(image))
     order = np.argsort(-smooth[y, x])[:limit]
     start = np.stack([x[order], y[order]], 1).astype(float)
     found, good = centroids(image, start)
     return found[good]
+
+
+def hot(image: np.ndarray) -> np.ndarray:
+    """Pixels that stand alone, (H, W) bool: a star lights its neighbours too."""
+    local = image - cv2.medianBlur(image, 5)
+    beside = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]], np.float32) / 4
+    return np.asarray(cv2.filter2D(local, -1, beside) < HOT_SHARE * local)
 
 
 def centroids(image: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

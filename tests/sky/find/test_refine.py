@@ -1,0 +1,162 @@
+"""From candidates to paths: planted movers in noise of one sigma."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from warte.sky.find.refine import (
+    Paths,
+    best_interval,
+    distinct,
+    path_scores,
+    refine,
+    sample_noise,
+    sample_paths,
+    shared,
+    take,
+    thin,
+)
+from warte.sky.find.stack import Candidates
+
+BLUR = 0.65
+
+
+def noise(frames: int, size: tuple[int, int], seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    cells = np.stack(
+        [cv2.GaussianBlur(rng.standard_normal(size), (0, 0), BLUR) for _ in range(frames)]
+    )
+    return np.asarray(cells / cells.std(), np.float32)
+
+
+def plant(
+    cells: np.ndarray, at: tuple[float, float], way: tuple[float, float], snr: float, frames: range
+) -> None:
+    """A point that is at ``at`` in frame 0 and moves by ``way`` cells a frame."""
+    rows, columns = np.mgrid[: cells.shape[1], : cells.shape[2]]
+    for t in frames:
+        squared = (columns - at[0] - way[0] * t) ** 2 + (rows - at[1] - way[1] * t) ** 2
+        cells[t] += snr * np.exp(-squared / (2 * 0.95**2))
+
+
+def candidates(*rows: tuple[float, ...]) -> Candidates:
+    """Rows of t, x, y, vx, vy, frames, score, trail."""
+    return Candidates(*np.array(rows, np.float32).reshape(-1, 8).T)
+
+
+def straight(*rows: tuple[float, ...]) -> Paths:
+    """Rows of x, y, vx, vy, start, end, score, trail."""
+    return Paths(*np.array(rows, float).reshape(-1, 8).T)
+
+
+def test_a_planted_path_is_sharpened_and_lengthened() -> None:
+    cells = noise(64, (70, 90), 0)
+    plant(cells, (15.3, 50.6), (0.92, -0.47), 2.0, range(64))
+    rough = candidates((23.5, 15.3 + 0.92 * 23.5 + 1, 50.6 - 0.47 * 23.5 - 1, 1.0, -0.4, 16, 6, 0))
+    paths = refine(torch.from_numpy(cells), rough, threshold=5.3, blur=BLUR)
+    assert len(paths) == 1
+    for t in (0, 31, 63):
+        assert paths.x[0] + paths.vx[0] * t == pytest.approx(15.3 + 0.92 * t, abs=1.0)
+        assert paths.y[0] + paths.vy[0] * t == pytest.approx(50.6 - 0.47 * t, abs=1.0)
+    assert paths.start[0] < 6 and paths.end[0] > 57
+    assert paths.score[0] == pytest.approx(2.0 * np.sqrt(64), rel=0.2)
+
+
+def test_two_crossing_paths_stay_two_and_copies_go() -> None:
+    cells = noise(64, (70, 90), 1)
+    plant(cells, (10.0, 20.0), (1.0, 0.3), 3.0, range(64))
+    plant(cells, (10.0, 50.0), (1.0, -0.6), 3.0, range(64))
+    rows = []
+    for x, y, vx, vy in ((10, 20, 1.0, 0.3), (10, 50, 1.0, -0.6)):
+        for t in (8, 24, 40, 56):
+            rows.append((t, x + vx * t + 0.5, y + vy * t, vx, vy + 0.02, 16, 7, 0))
+    paths = refine(torch.from_numpy(cells), candidates(*rows), threshold=5.3, blur=BLUR)
+    assert sorted(np.round(paths.vy, 1)) == [-0.6, 0.3]
+
+
+def test_a_mover_that_goes_into_shadow_ends() -> None:
+    cells = noise(64, (60, 80), 2)
+    plant(cells, (12.0, 30.0), (0.6, 0.1), 3.0, range(4, 36))
+    rough = candidates((20, 24.0, 32.0, 0.6, 0.1, 16, 9, 0))
+    paths = refine(torch.from_numpy(cells), rough, threshold=5.3, blur=BLUR)
+    assert paths.start[0] == pytest.approx(4, abs=3)
+    assert paths.end[0] == pytest.approx(35, abs=3)
+
+
+def test_noise_yields_no_path() -> None:
+    cells = torch.from_numpy(noise(64, (60, 80), 3))
+    rng = np.random.default_rng(3)
+    rows = [
+        (rng.uniform(10, 50), rng.uniform(10, 70), rng.uniform(10, 50), *rng.normal(0, 0.4, 2),
+         16, 4.5, float(k % 2))
+        for k in range(40)
+    ]  # fmt: skip
+    assert len(refine(cells, candidates(*rows), threshold=6.0, blur=BLUR)) == 0
+    assert len(refine(cells, candidates(), threshold=5.3, blur=BLUR)) == 0
+
+
+def test_best_interval_is_the_best_of_all() -> None:
+    rng = np.random.default_rng(4)
+    for _ in range(5):
+        values = rng.normal(0, 1, 40)
+        values[12:29] += 1.5
+        inside = rng.random(40) < 0.9
+        values[~inside] = 0
+        tries = {
+            (a, b): values[a : b + 1].sum() / np.sqrt(inside[a : b + 1].sum())
+            for a in range(40)
+            for b in range(a, 40)
+            if inside[a : b + 1].sum() >= 8
+        }
+        a, b, score = best_interval(values, inside)
+        assert score == pytest.approx(max(tries.values()))
+        assert tries[a, b] == pytest.approx(score)
+
+
+def test_samples_are_the_nearest_cells() -> None:
+    cells = torch.arange(4 * 5 * 6, dtype=torch.float32).view(4, 5, 6)
+    ends = torch.tensor([[1.0, 1.0, 4.0, 4.0], [4.6, 0.0, 7.6, 0.0]])
+    t0, t1 = torch.zeros(2), torch.full((2,), 3.0)
+    frames = torch.arange(4).expand(2, 4)
+    values, inside = sample_paths(cells, ends, t0, t1, frames, torch.zeros(2))
+    assert values[0].tolist() == [float(cells[t, 1 + t, 1 + t]) for t in range(4)]
+    assert inside.tolist() == [[True] * 4, [True, False, False, False]]
+    assert (values[1, 1:] == 0).all()
+
+
+@pytest.mark.parametrize("trail", [0.0, 1.0])
+def test_scores_of_noise_have_unit_spread(trail: float) -> None:
+    cells = torch.from_numpy(noise(32, (120, 160), 5))
+    rng = np.random.default_rng(5)
+    n = 600
+    start = rng.uniform([25, 25], [95, 60], (n, 2))
+    way = np.tile([2.0, 1.0], (n, 1))
+    ends = torch.from_numpy(np.hstack([start, start + 31 * way])).float()
+    t0, t1, trails = torch.zeros(n), torch.full((n,), 31.0), torch.full((n,), trail)
+    scores = path_scores(cells, ends, t0, t1, trails, BLUR, 1)
+    assert float(scores.std()) == pytest.approx(1.0, abs=0.12)
+    assert abs(float(scores.mean())) < 0.15
+    assert (sample_noise(torch.zeros(3, 2), torch.zeros(3), BLUR) == 1).all()
+
+
+def test_thin_keeps_the_best_of_a_neighbourhood() -> None:
+    rows = [(8, 30, 30, 0.5, 0, 16, 5, 0), (8, 30.4, 30, 0.5, 0, 16, 7, 0)]
+    rows += [(8, 60, 30, 0.5, 0, 16, 6, 0), (8, 30, 30, 0.5, 0, 16, 4, 1)]
+    assert sorted(thin(candidates(*rows), 10).score) == [4, 6, 7]
+    assert thin(candidates(*rows), 1).score.shape == (1,)
+    assert len(thin(candidates(), 10)) == 0
+
+
+def test_shared_way() -> None:
+    a = (10, 10, 1, 0, 0, 39, 9, 0)
+    beside, behind, across = (10, 13, 1, 0, 0, 39, 8, 0), (10, 10, 1, 0, 50, 90, 7, 0), (
+        *(30, -10, 0, 1, 0, 39), 6, 0
+    )  # fmt: skip
+    paths = straight(a, (10.5, 10, 1, 0, 10, 49, 5, 0), beside, behind, across)
+    assert shared(paths, 1, 0, 1.5) == pytest.approx(34 / 40)  # frames 10 to 43 of 10 to 49
+    assert shared(paths, 2, 0, 1.5) == 0
+    assert shared(paths, 3, 0, 1.5) == 0
+    assert shared(paths, 4, 0, 1.5) < 0.15
+    assert distinct(paths, 1.5).tolist() == [0, 2, 3, 4]
+    assert take(paths, np.array([2])).y.tolist() == [13]
