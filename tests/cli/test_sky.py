@@ -24,13 +24,13 @@ TALKATIVE = """
 import sys
 import warte.sky.find as finding
 
-prepare = finding.prepare
+prepare = finding.prepare_window
 
 def talk(*arguments):
     print("searching", flush=True)
     return prepare(*arguments)
 
-finding.prepare = talk
+finding.prepare_window = talk
 from warte.cli import main
 
 sys.exit(main())

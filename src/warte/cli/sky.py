@@ -359,7 +359,7 @@ def demo(
         start = parse_utc(settings.start_utc)
         clip = _write_clip(run.path, pictures, "mkv", fps=settings.fps, start_utc=start)
         write_tracks(truth, run.path / "truth")
-        search = _find_settings(None, True)
+        search = _find_settings(None, True, None)
         finding = _find_into(run, read(clip), search, device, None, report)
         scores = evaluate(finding.found, truth, frames=finding.frames)
         run.note(evaluation=scores.to_dict()["summary"])

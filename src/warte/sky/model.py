@@ -70,7 +70,9 @@ class UNet(nn.Module):
         self.up1 = nn.ConvTranspose2d(2 * c, c, 2, stride=2)
         self.join1 = ConvPair(2 * c, c, norm=norm)
         self.head = nn.Conv2d(c, settings.frames, 1)
-        nn.init.constant_(self.head.get_parameter("bias"), -5.0)  # movers are rare: start from 'nothing there'
+        nn.init.constant_(
+            self.head.get_parameter("bias"), -5.0
+        )  # movers are rare: start from 'nothing there'
         self.pool = nn.MaxPool2d(2)
 
     def forward(self, light: Tensor) -> Tensor:

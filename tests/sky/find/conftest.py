@@ -21,8 +21,8 @@ def gaussian(shape: tuple[int, int], x: float, y: float, sigma: float) -> np.nda
 def paint() -> Painter:
     """Frames (T, H, W) float32 of stars about the picture's centre under motions.
 
-    ``stars`` (n, 3): x, y relative to the centre, peak; ``motions`` (T, 3): shift x, shift y,
-    and (complex) turn and growth. Noise of one grey level on a sky of 20.
+    ``stars`` (n, 3): x, y relative to the centre, peak; ``shift`` (T, 2) pixels; ``turn`` (T,)
+    complex: turn and growth about the centre. Noise of one grey level on a sky of 20.
     """
 
     def make(
@@ -40,9 +40,7 @@ def paint() -> Painter:
         for frame, move, grow in zip(frames, shift, turn, strict=True):
             places = (stars[:, 0] + 1j * stars[:, 1]) * grow + complex(*move)
             for place, peak in zip(places, stars[:, 2], strict=True):
-                frame += peak * gaussian(
-                    shape, centre_x + place.real, centre_y + place.imag, sigma
-                )
+                frame += peak * gaussian(shape, centre_x + place.real, centre_y + place.imag, sigma)
         return frames.astype(np.float32)
 
     return make

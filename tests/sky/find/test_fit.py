@@ -12,14 +12,13 @@ from warte.sky.find.fit import (
     basis,
     fit_path,
     motion_per_frame,
-    point_width,
     smooth_snr,
     trail_noise,
 )
 from warte.sky.find.prepare import Window
 
 SIGMA = 1.2
-WIDTH = point_width(SIGMA)
+WIDTH = SIGMA
 MakeWindow = Callable[..., Window]
 
 
@@ -48,9 +47,9 @@ def fitted(
     first: int = 0,
 ) -> tuple[Fit, np.ndarray]:
     """A fit that starts half a pixel off, and the true path (n, 2)."""
-    window = make(frames, (36, 48), rng, psf_sigma_px=SIGMA, first=first)
+    window = make(frames, (44, 64), rng, psf_sigma_px=SIGMA, first=first)
     t = np.arange(frames)
-    start = np.array([24.0, 18.0]) + rng.uniform(-0.5, 0.5, 2)
+    start = np.array([32.0, 22.0]) + rng.uniform(-0.5, 0.5, 2)
     path = start + np.outer(t - (frames - 1) / 2, velocity)
     for k in t:
         put(window, k, *path[k], snr, (trail * velocity[0], trail * velocity[1]))
@@ -61,7 +60,7 @@ def fitted(
 def test_errors_hold(noise_window: MakeWindow) -> None:
     rng = np.random.default_rng(0)
     inside, errors = [], []
-    for _ in range(250):
+    for _ in range(160):
         fit, path = fitted(noise_window, rng, frames=8, snr=5.0, velocity=(1.5, 0.7))
         off = np.array([fit.x - path[:, 0], fit.y - path[:, 1]])[:, 4]
         error = np.array([fit.x_err, fit.y_err])[:, 4]
@@ -101,9 +100,7 @@ def test_a_trail_is_measured_as_one(noise_window: MakeWindow) -> None:
     rng = np.random.default_rng(3)
     snrs, across, along, told = [], [], [], []
     for _ in range(40):
-        fit, path = fitted(
-            noise_window, rng, frames=6, snr=8.0, velocity=(9.0, 0.0), trail=1.0
-        )
+        fit, path = fitted(noise_window, rng, frames=6, snr=8.0, velocity=(9.0, 0.0), trail=1.0)
         snrs.append(fit.snr.mean())
         along.append((fit.x - path[:, 0])[3])
         across.append((fit.y - path[:, 1])[3])
@@ -126,7 +123,9 @@ def test_the_simplest_basis_that_fits_is_chosen(noise_window: MakeWindow) -> Non
     fit = fit_path(MatchedFrames(window), t, guess, 0.0, (1, 2, 3, 5, 8, 12))
     off = np.hypot(fit.x - curved[:, 0], fit.y - curved[:, 1])
     assert len(fit.frame) == 60 and off.max() < 0.5
-    straight, path = fitted(noise_window, rng, frames=40, snr=8.0, velocity=(1.0, 0.5), kinds=(1, 2))
+    straight, path = fitted(
+        noise_window, rng, frames=40, snr=8.0, velocity=(1.0, 0.5), kinds=(1, 2)
+    )
     bend = np.abs(np.diff(straight.x, 2)).max() + np.abs(np.diff(straight.y, 2)).max()
     assert bend < 1e-3
     assert np.hypot(straight.x - path[:, 0], straight.y - path[:, 1]).max() < 0.3

@@ -16,7 +16,9 @@ def walk(
     return [(t, at[0] + way[0] * t, at[1] + way[1] * t, whose) for t in frames]
 
 
-def make(rows: list[Row], rng: np.random.Generator, jitter: float = 0.3) -> tuple[Blobs, np.ndarray]:
+def make(
+    rows: list[Row], rng: np.random.Generator, jitter: float = 0.3
+) -> tuple[Blobs, np.ndarray]:
     """Blobs of points, and whose they are, both in the order of frames."""
     rows = sorted(rows, key=lambda row: row[0])
     frame = np.array([row[0] for row in rows], int)

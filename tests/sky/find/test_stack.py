@@ -71,7 +71,7 @@ def test_shifted_sum(dy: int, dx: int) -> None:
         for x in range(15):
             ya, xa = y - dy // 2, x - dx // 2
             yb, xb = ya + dy, xa + dx
-            if 0 <= min(ya, yb) and max(ya, yb) < 12 and 0 <= min(xa, xb) and max(xa, xb) < 15:
+            if min(ya, yb) >= 0 and max(ya, yb) < 12 and min(xa, xb) >= 0 and max(xa, xb) < 15:
                 assert start <= y * 15 + x < stop
                 assert (out[:, y, x].numpy() == a[:, ya, xa] + b[:, yb, xb]).all()
     place = np.arange(12 * 15)

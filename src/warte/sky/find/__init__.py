@@ -19,20 +19,20 @@ import pandas as pd
 
 from warte.core.errors import InputError, SettingsError
 from warte.sky.find import detect, faint, link
+from warte.sky.find.accept import is_bright_mover
 from warte.sky.find.fit import Fit, MatchedFrames, fit_path
 from warte.sky.find.join import Track, track_of
 from warte.sky.find.join import join as join_tracks
 from warte.sky.find.kind import Kinds, load_kinds
 from warte.sky.find.prepare import Window
 from warte.sky.find.prepare import prepare as prepare_window
-from warte.sky.read import Frame, Recording
+from warte.sky.read import Recording
 from warte.sky.tables import Tracks, empty_tracks, format_utc, summarise
 
 WINDOW_FRAMES = 112  # of a picture of up to WINDOW_PIXELS
 WINDOW_PIXELS = 420_000
 SMALLEST_WINDOW = 64
 OVERLAP_FRAMES = 24
-BRIGHT_SCORE = 8.0  # sigma a track of the U-Net must reach in all
 
 Report = Callable[[str, int, int | None], None]
 
@@ -97,7 +97,9 @@ def find(
     settings = settings or FindSettings()
     network = detect.load(None if weights is None else weights / detect.WEIGHTS, device)
     kinds = load_kinds(weights)
-    clock, warnings, tracks = _Clock(), [], []
+    clock = _Clock()
+    warnings: list[str] = []
+    tracks: list[Fit] = []
     times: list[tuple[float, np.datetime64 | None]] = []
     for first, frames in _timed(windows(recording, times), clock):
         if first == 0:
@@ -143,30 +145,47 @@ def window_length(pixels: int) -> int:
     return int(np.clip(fit // 16 * 16, SMALLEST_WINDOW, WINDOW_FRAMES))
 
 
+def window_starts(count: int, length: int) -> list[int]:
+    """First frames of windows of ``length`` that cover ``count`` frames evenly.
+
+    Neighbours share OVERLAP_FRAMES or more.
+    """
+    number = max(1, -(-(count - OVERLAP_FRAMES) // (length - OVERLAP_FRAMES)))
+    return [round(k) for k in np.linspace(0, max(0, count - length), number)]
+
+
 def windows(
     recording: Recording, times: list[tuple[float, np.datetime64 | None]]
 ) -> Iterator[tuple[int, np.ndarray]]:
     """(first frame, frames (T, H, W) float32) of overlapping stretches; fills ``times``.
 
-    The last stretch reaches back, so that it is as long as the others.
+    Where the number of frames is not known, or the file breaks off, the last one is shorter.
     """
     length = window_length(recording.width * recording.height)
+    step = length - OVERLAP_FRAMES
+    starts = iter(window_starts(recording.frame_count or 0, length)[1:])
+    small = recording.saturation is not None and recording.saturation <= 255
     kept: list[np.ndarray] = []
     first, new = 0, 0
-    source: Iterator[Frame] = recording.frames()
-    for frame in source:
+    for frame in recording.frames():
         times.append((frame.time_s, frame.utc))
-        kept.append(frame.pixels)
+        # eight bits fit into half floats, stretched ones to a tenth of a level
+        kept.append(frame.pixels.astype(np.float16) if small else frame.pixels)
         new += 1
-        if len(kept) > length + OVERLAP_FRAMES:
-            yield first, np.stack(kept[:length]).astype(np.float32)
-            drop = length - OVERLAP_FRAMES
-            kept, first, new = kept[drop:], first + drop, 0
-    if len(kept) > length:  # two windows of what is left, overlapping more
-        yield first, np.stack(kept[:length]).astype(np.float32)
-        drop = len(kept) - length
-        kept, first = kept[drop:], first + drop
-    yield first, np.stack(kept).astype(np.float32)
+        if len(kept) == length:
+            yield first, _stack(kept)
+            following = next(starts, first + step)
+            kept, first, new = kept[following - first :], following, 0
+    if new:
+        yield first, _stack(kept)
+
+
+def _stack(frames: list[np.ndarray]) -> np.ndarray:
+    """One float32 array (T, H, W), without a second copy."""
+    out = np.empty((len(frames), *frames[0].shape), np.float32)
+    for k, frame in enumerate(frames):
+        out[k] = frame
+    return out
 
 
 def check_light(frames: np.ndarray, recording: Recording) -> None:
@@ -197,7 +216,7 @@ def find_bright(
         star = np.stack([np.interp(frames, blobs.frame[chain], blobs.xy[chain, k]) for k in (0, 1)])
         streaked = float(np.median(np.hypot(*blobs.streak[chain].T)) > 0)
         fit = fit_path(matched, frames, star.T, streaked, (1, 2, 3, 5, 8, 12))
-        if len(fit.frame) >= 2 and fit.score > BRIGHT_SCORE:
+        if is_bright_mover(fit, window):
             fits.append(fit)
     return fits
 

@@ -6,14 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.stats import norm
 
+from warte.sky.find.accept import is_faint_mover, needed_score
 from warte.sky.find.fit import Fit, MatchedFrames, fit_path
 from warte.sky.find.prepare import Window
 from warte.sky.find.refine import Paths, refine
 from warte.sky.find.stack import Tier, search
-
-INTERVALS = 20  # independent choices of a path's first and last frame
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,6 @@ class FaintSettings:
     alone_16: float = 4.7
     path: float = 5.3  # sigma a lengthened path must reach, in cells
     false_tracks: float = 0.02  # expected number of false tracks in a window
-    moved_px: float = 6.0  # a mover travels at least so far against the stars (pixels)
     fits_max: int = 80  # at most so many paths are fitted in a window
 
 
@@ -89,43 +86,9 @@ def decide(matched: MatchedFrames, paths: Paths, settings: FaintSettings) -> lis
         if quick.score < needed_score(quick, window, settings.false_tracks) - 0.7:
             continue
         fit = fit_path(matched, t[ok] + window.first, star[ok], trail, (1, 2))
-        if stands(fit, window, settings):
+        if is_faint_mover(fit, window, settings.false_tracks):
             fits.append(fit)
     return fits
-
-
-def stands(fit: Fit, window: Window, settings: FaintSettings) -> bool:
-    """Whether a fitted path is a mover: bright enough in all, moving, and not one glint alone."""
-    if len(fit.frame) < 8:
-        return False
-    score = robust_score(fit.snr) / float(np.median(window.red))
-    moved = float(np.hypot(fit.star_x[-1] - fit.star_x[0], fit.star_y[-1] - fit.star_y[0]))
-    speed = moved / max(1, fit.frame[-1] - fit.frame[0])
-    return bool(
-        score > needed_score(fit, window, settings.false_tracks)
-        and moved > settings.moved_px
-        and speed > settings.speed_min_px
-    )
-
-
-def needed_score(fit: Fit, window: Window, false_tracks: float) -> float:
-    """Sigma that noise alone exceeds ``false_tracks`` times a window, for a path like ``fit``.
-
-    The look-elsewhere effect: as many trials as there are independent places, times independent
-    ends of a path so long, times INTERVALS choices of its first and last frame.
-    """
-    place = 4 * np.pi * window.psf_sigma_px**2
-    moved = np.hypot(fit.star_x[-1] - fit.star_x[0], fit.star_y[-1] - fit.star_y[0])
-    ends = max(1.0, np.pi * moved**2 / place)
-    trials = window.noise.size / place * ends * INTERVALS
-    return float(norm.isf(min(0.5, false_tracks / trials)))
-
-
-def robust_score(snr: np.ndarray) -> float:
-    """Sigma of a path without its few best frames' surplus: values count at most 4 sigma more
-    than their median."""
-    limit = max(4.0, float(np.median(snr)) + 4.0)
-    return float(np.minimum(snr, limit).sum() / np.sqrt(len(snr)))
 
 
 def _star_pixels(paths: Paths, n: int, t: np.ndarray, cell: int) -> np.ndarray:

@@ -14,6 +14,7 @@ inverse of the Fisher matrix, and the Bayesian information criterion chooses the
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from math import sqrt
 
 import cv2
@@ -52,17 +53,12 @@ class Fit:
     trail: float
 
 
-def point_width(psf_sigma_px: float) -> float:
-    """Sigma of a pixel-integrated Gaussian point (pixels): the pixel adds 1/12 to the variance."""
-    return sqrt(psf_sigma_px**2 + 1 / 12)
-
-
 class MatchedFrames:
     """Matched-filter images of a window, made when a frame is first asked for."""
 
     def __init__(self, window: Window) -> None:
         self.window = window
-        self.sigma = point_width(window.psf_sigma_px)
+        self.sigma = window.psf_sigma_px  # of the pixels: the pixel's own width is in it
         count, self.height, self.width = window.residual.shape
         self.images = np.empty(window.residual.shape, np.float16)  # pages come as they are filled
         self.ready = np.zeros(count, bool)
@@ -71,6 +67,8 @@ class MatchedFrames:
 
     def prepare(self, frames: np.ndarray) -> None:
         """Fill the images of ``frames`` (of the window): sigma, at most 6e4."""
+        if self.ready[frames].all():
+            return
         scale = 1 / (self.window.noise * self.norm)
         for t in np.unique(frames[~self.ready[frames]]):
             frame = self.window.residual[t].astype(np.float32)
@@ -112,9 +110,7 @@ class MatchedFrames:
 
 def trail_noise(length: np.ndarray, sigma: float) -> np.ndarray:
     """Noise of the mean of a unit-noise matched image along ``length`` pixels, (n,)."""
-    f = (np.arange(24) + 0.5) / 24
-    apart = np.asarray(length)[:, None, None] * (f[:, None] - f)
-    return np.sqrt(np.exp(-(apart**2) / (4 * sigma**2)).mean(axis=(1, 2)))
+    return np.asarray(np.interp(np.asarray(length) / sigma, *_trail_tables()[:2]))
 
 
 def sharpness(length: np.ndarray, sigma: float) -> np.ndarray:
@@ -122,11 +118,22 @@ def sharpness(length: np.ndarray, sigma: float) -> np.ndarray:
 
     The autocorrelation of a Gaussian-smoothed box falls off ever more slowly along a longer box.
     """
-    f = (np.arange(24) + 0.5) / 24
-    apart = np.asarray(length)[:, None, None] * (f[:, None] - f) / sigma
-    bell = np.exp(-(apart**2) / 4)
-    curve = (bell * (1 - apart**2 / 2)).mean(axis=(1, 2)) / bell.mean(axis=(1, 2))
-    return np.asarray(np.clip(curve, 0.02, 1.0))
+    lengths, _, curve = _trail_tables()
+    return np.asarray(np.interp(np.asarray(length) / sigma, lengths, curve))
+
+
+@cache
+def _trail_tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Lengths in sigma, and for each the noise of the mean and the sharpness along the trail."""
+    lengths = np.linspace(0, 100, 801)
+    count = 192
+    f = (np.arange(count) + 0.5) / count
+    apart = np.abs(np.subtract.outer(f, f))[0]  # the mean over all pairs, by their distance
+    pairs = np.where(np.arange(count) == 0, count, 2 * (count - np.arange(count))) / count**2
+    bell = np.exp(-((lengths[:, None] * apart) ** 2) / 4)
+    mean = bell @ pairs
+    curve = (bell * (1 - (lengths[:, None] * apart) ** 2 / 2)) @ pairs / mean
+    return lengths, np.sqrt(mean), np.clip(curve, 0.02, 1.0)
 
 
 def basis(frames: np.ndarray, kind: int) -> np.ndarray:

@@ -124,8 +124,8 @@ def climb(
             tries = ends[:, None].repeat(1, 9, 1)
             tries[:, :, end] += grid.repeat(3)
             tries[:, :, end + 1] += grid.repeat_interleave(3)
-            many = [v.repeat_interleave(9) for v in (t0, t1, trail)]
-            scores = path_scores(cells, tries.view(-1, 4), *many, blur, 1).view(-1, 9)
+            a, b, long = (v.repeat_interleave(9) for v in (t0, t1, trail))
+            scores = path_scores(cells, tries.view(-1, 4), a, b, long, blur, 1).view(-1, 9)
             best, which = scores.max(dim=1)
             ends = tries[torch.arange(len(ends), device=cells.device), which]
     return ends, best

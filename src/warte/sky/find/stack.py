@@ -88,7 +88,7 @@ def shifted_sum(a: Tensor, b: Tensor, dy: int, dx: int, out: Tensor) -> tuple[in
 def full_sum(a: Tensor, b: Tensor, dy: int, dx: int, out: Tensor) -> Tensor:
     """``shifted_sum`` with zeros where nothing was written."""
     start, stop = shifted_sum(a, b, dy, dx, out)
-    flat = out.view(len(out), -1)
+    flat = out.view(len(out), out.shape[1] * out.shape[2])
     flat[:, :start] = 0
     flat[:, stop:] = 0
     return out
@@ -120,13 +120,15 @@ def trail_doublings(vx: float, vy: float) -> int:
 
 
 def trail_sigma(vx: float, vy: float, blur: float) -> float:
-    """Noise of the sum of a trail's samples, where cells d apart correlate by exp(-d^2/4 blur^2)."""
+    """Noise of the sum of a trail's samples; cells d apart correlate by exp(-d^2/4 blur^2)."""
     count = 2 ** trail_doublings(vx, vy)
     apart = np.subtract.outer(np.arange(count), np.arange(count)) / count * hypot(vx, vy)
     return float(np.sqrt(np.exp(-(apart**2) / (4 * blur**2)).sum()))
 
 
-def trailed(fine: Tensor, vx: float, vy: float, blur: float, work: list[Tensor], out: Tensor) -> Tensor:
+def trailed(
+    fine: Tensor, vx: float, vy: float, blur: float, work: list[Tensor], out: Tensor
+) -> Tensor:
     """Frames filtered with a straight trail of ``(vx, vy)`` cells, as 8-bit steps, into ``out``.
 
     ``fine``: (T, H, W) int16, FINE_STEPS a sigma. The trail is doubled: 2, 4, 8 samples from
@@ -217,7 +219,7 @@ def z_order(lo: int, hi: int) -> Iterator[tuple[int, int]]:
 
 
 def hits(best: Tensor, limit: int) -> Tensor:
-    """(n, 3) indices where int8 sums reach ``limit``, eight at a time; overwrites ``best``."""
+    """(n, 3) indices where int8 sums >= 0 reach ``limit``, eight at a time; overwrites ``best``."""
     flat = best.view(-1)
     flat += 128 - limit  # reaching the limit overflows into the sign bit
     packs = flat.view(torch.int64).bitwise_and_(-0x7F7F7F7F7F7F7F80).nonzero()
@@ -305,7 +307,7 @@ def judge(hit: Tensor, sums: Tensor, tile: Tensor, tier: Tier, sigma: float) -> 
     paired = together >= tier.pair * sigma
     keep = paired | (score >= tier.alone * sigma)
     rows = (v[keep] for v in (block, y, x, score, own, together, paired, other, side))
-    return _candidates(*rows, tier=tier, sigma=sigma)  # type: ignore[misc]
+    return _candidates(*rows, tier=tier, sigma=sigma)
 
 
 def block_spacing(level: int) -> int:
@@ -375,9 +377,9 @@ def _candidates(
     value = torch.where(paired, together, score.float()) / sigma
     t = block * block_spacing(tier.level) + (frames - 1) / 2 + half * frames
     velocity = 2 * index / length[:, None]
-    columns = (t, place[:, 1], place[:, 0], velocity[:, 1], velocity[:, 0], length, value)
-    trail = np.full(len(block), float(tier.trail), np.float32)
-    return Candidates(*(c.float().cpu().numpy() for c in columns), trail)
+    trail = torch.full_like(value, float(tier.trail))
+    columns = (t, place[:, 1], place[:, 0], velocity[:, 1], velocity[:, 0], length, value, trail)
+    return Candidates(*(c.float().cpu().numpy() for c in columns))
 
 
 def search(cells: Tensor, tiers: list[Tier], *, blur: float, kept: int = 24) -> Candidates:

@@ -1,0 +1,85 @@
+"""Whether a fitted path is a mover: enough light, in enough frames, on a plausible path."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.stats import norm
+
+from warte.sky.find.fit import Fit
+from warte.sky.find.prepare import Window
+
+INTERVALS = 200  # independent choices of a path's first and last frame, and of its curvature
+MOVED_PX = 6.0  # a mover travels at least so far against the stars
+SLOWEST_PX = 0.15  # slower than this a faint light is a star (pixels per frame)
+LIT_SNR = 3.0  # a bright mover shines so in a frame
+LIT_FRACTION = 0.25  # and in so many of its frames: it may blink
+BRIGHT_SCORE = 8.0  # sigma of a bright mover's path in all
+BEND = 0.08  # a path leaves its chord by at most so much of its length
+
+
+def robust_score(snr: np.ndarray) -> float:
+    """Sigma of a path whose best frames count at most 4 sigma more than their median: one glint
+    is not a track."""
+    limit = max(4.0, float(np.median(snr)) + 4.0)
+    return float(np.minimum(snr, limit).sum() / np.sqrt(len(snr)))
+
+
+def moved(fit: Fit) -> float:
+    """Distance between the ends against the stars, pixels."""
+    return float(np.hypot(fit.star_x[-1] - fit.star_x[0], fit.star_y[-1] - fit.star_y[0]))
+
+
+def red_along(fit: Fit, window: Window) -> float:
+    """How much noise that stays raises the scatter of sums on the path (see ``red_noise``)."""
+    height, width = window.red.shape
+    x = np.clip((fit.star_x / window.cell).astype(int), 0, width - 1)
+    y = np.clip((fit.star_y / window.cell).astype(int), 0, height - 1)
+    return float(np.sqrt((window.red[y, x] ** 2).mean()))
+
+
+def needed_score(fit: Fit, window: Window, false_tracks: float) -> float:
+    """Sigma that noise alone exceeds ``false_tracks`` times a window, for a path like ``fit``.
+
+    The look-elsewhere effect: as many trials as there are independent places, times independent
+    ends of a path so long, times INTERVALS choices of its first and last frame.
+    """
+    place = 4 * np.pi * window.psf_sigma_px**2
+    ends = max(1.0, np.pi * moved(fit) ** 2 / place)
+    trials = window.noise.size / place * ends * INTERVALS
+    return float(norm.isf(min(0.5, false_tracks / trials)))
+
+
+def is_faint_mover(fit: Fit, window: Window, false_tracks: float) -> bool:
+    """Whether a path of the stack search is more than noise would make, and moves."""
+    if len(fit.frame) < 8:
+        return False
+    lasted = fit.frame[-1] - fit.frame[0]
+    score = robust_score(fit.snr) / red_along(fit, window)
+    return bool(
+        score > needed_score(fit, window, false_tracks)
+        and moved(fit) > max(MOVED_PX, SLOWEST_PX * lasted)
+    )
+
+
+def is_bright_mover(fit: Fit, window: Window) -> bool:
+    """Whether a path of linked blobs is lit, moves, and runs as bodies in the sky do."""
+    if len(fit.frame) < 2:
+        return False
+    lit = float((fit.snr > LIT_SNR).mean())
+    score = float(fit.snr.sum() / np.sqrt(len(fit.snr))) / red_along(fit, window)
+    return bool(
+        score > BRIGHT_SCORE and lit >= LIT_FRACTION and moved(fit) > MOVED_PX and is_straight(fit)
+    )
+
+
+def is_straight(fit: Fit) -> bool:
+    """Whether the path keeps near its chord and never turns back far."""
+    chord = np.array([fit.star_x[-1] - fit.star_x[0], fit.star_y[-1] - fit.star_y[0]])
+    length = float(np.hypot(*chord))
+    if length < 1e-6:
+        return False
+    off = np.stack([fit.star_x - fit.star_x[0], fit.star_y - fit.star_y[0]], 1)
+    along, across = off @ chord / length, off @ np.array([-chord[1], chord[0]]) / length
+    retreat = float((np.maximum.accumulate(along) - along).max())
+    allowed = 2.0 + BEND * length
+    return bool(np.abs(across).max() < allowed and retreat < allowed)

@@ -1,0 +1,90 @@
+"""What passes as a mover: enough light for the trials that were made, on a plausible path."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from warte.sky.find.accept import (
+    is_bright_mover,
+    is_faint_mover,
+    is_straight,
+    needed_score,
+    red_along,
+    robust_score,
+)
+from warte.sky.find.fit import Fit
+from warte.sky.find.prepare import Window
+
+MakeWindow = Callable[..., Window]
+
+
+def fit_of(x: np.ndarray, y: np.ndarray, snr: np.ndarray | float) -> Fit:
+    """A fit through these places, one a frame."""
+    n = len(x)
+    light = np.broadcast_to(np.asarray(snr, float), n)
+    error = np.full(n, 0.1)
+    score = float(light.sum() / np.sqrt(n))
+    places = (x, y, error, error, x, y)
+    return Fit(np.arange(n), *places, light, 10 * light, np.full(n, 10.0), score, 0.0)
+
+
+def straight(n: int, speed: float, snr: np.ndarray | float) -> Fit:
+    return fit_of(10 + speed * np.arange(n), np.full(n, 30.0), snr)
+
+
+@pytest.fixture
+def window(noise_window: MakeWindow) -> Window:
+    return noise_window(40, (60, 80), np.random.default_rng(0))
+
+
+def test_noise_passes_as_rarely_as_asked(window: Window) -> None:
+    fit = straight(40, 1.5, 1.0)
+    assert needed_score(fit, window, 0.5) < needed_score(fit, window, 0.001)
+    assert needed_score(straight(40, 0.2, 1.0), window, 0.02) < needed_score(fit, window, 0.02)
+    # at p per trial and n trials noise makes n p: two thousand places, 0.02 tracks and one end
+    # each would need 4.3 sigma, and there are more ends than one
+    assert 4.3 < needed_score(fit, window, 0.02) < 7
+
+
+def test_light_decides(window: Window) -> None:
+    assert is_faint_mover(straight(40, 1.5, 2.0), window, 0.02)
+    assert not is_faint_mover(straight(40, 1.5, 0.4), window, 0.02)
+    assert is_bright_mover(straight(20, 2.0, 12.0), window)
+    assert not is_bright_mover(straight(20, 2.0, 1.0), window)
+
+
+def test_what_hardly_moves_is_a_star(window: Window) -> None:
+    assert not is_faint_mover(straight(40, 0.05, 5.0), window, 0.02)
+    assert not is_bright_mover(straight(40, 0.05, 20.0), window)
+
+
+def test_one_glint_is_no_track(window: Window) -> None:
+    glint = np.zeros(40)
+    glint[7] = 80.0
+    assert robust_score(glint) == pytest.approx(4 / np.sqrt(40))
+    assert not is_faint_mover(straight(40, 1.5, glint), window, 0.02)
+    assert robust_score(np.full(16, 3.0)) == pytest.approx(12.0)
+
+
+def test_noise_that_stays_raises_the_bar(window: Window) -> None:
+    fit = straight(40, 1.0, 1.5)
+    assert red_along(fit, window) == 1.0
+    frozen = replace(window, red=np.full_like(window.red, 3.0))
+    assert red_along(fit, frozen) == pytest.approx(3.0)
+    assert is_faint_mover(fit, window, 0.02) and not is_faint_mover(fit, frozen, 0.02)
+
+
+def test_paths_of_bodies_are_straight() -> None:
+    t = np.arange(60.0)
+    assert is_straight(fit_of(t, 0.5 * t + 0.001 * t**2, 5.0))
+    assert not is_straight(fit_of(30 * np.cos(t / 10), 30 * np.sin(t / 10), 5.0))
+    there_and_back = np.concatenate([t, 60 - 0.5 * t])
+    assert not is_straight(fit_of(there_and_back, np.zeros(120), 5.0))
+    assert not is_straight(fit_of(np.zeros(5), np.zeros(5), 5.0))
+
+
+def test_too_short(window: Window) -> None:
+    assert not is_faint_mover(straight(7, 3.0, 9.0), window, 0.02)
+    assert not is_bright_mover(straight(1, 3.0, 99.0), window)

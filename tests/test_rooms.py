@@ -1,0 +1,178 @@
+"""Every domain has the same rooms, and they do what their names promise."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from warte.cli import main
+from warte.sky.evaluate import evaluate
+from warte.sky.find import FindSettings, find
+from warte.sky.model import UNetSettings
+from warte.sky.read import read
+from warte.sky.report import write_report
+from warte.sky.simulate import Satellite, SceneSettings, SimulateSettings, SkySettings, simulate
+from warte.sky.tables import parse_utc
+from warte.sky.train import ClipSettings, TrainSettings, train
+from warte.sky.write import write_recording
+
+ROOMS = ("simulate", "read", "write", "model", "train", "evaluate", "report", "presets")
+
+
+@dataclass(frozen=True)
+class Domain:
+    """What the tests below ask of a domain, in its own words.
+
+    ``simulate``: seed to data and table of the truth. ``write``: data into a file of the real
+    format, whose path it returns. ``read``: that file back, as data. ``easy``: share of the truth
+    that is found in an easy case, and how much is found beside it. ``noise``: how much is found in
+    noise. ``train``: losses of a tiny run into a folder. ``report``: an easy case's page.
+    ``command``: arguments of the program for a file and a folder to be made, and the files that
+    must then be there.
+    """
+
+    name: str
+    simulate: Callable[[int], tuple[np.ndarray, pd.DataFrame]]
+    write: Callable[[Path, np.ndarray], Path]
+    read: Callable[[Path], np.ndarray]
+    easy: Callable[[Path], tuple[float, int]]
+    noise: Callable[[Path], int]
+    train: Callable[[Path], list[float]]
+    report: Callable[[Path], str]
+    command: Callable[[Path, Path], list[str]]
+    files: tuple[str, ...]
+
+
+def sky_scene() -> SimulateSettings:
+    satellite = Satellite(frame=20, x=80, y=60, vx=1.5, vy=-0.6, snr=20)
+    sky = SkySettings(stars_per_mpx=4000, drift_x=0.02)
+    return SimulateSettings(frames=40, width=160, height=120, sky=sky, movers=(satellite,))
+
+
+def sky_simulate(seed: int) -> tuple[np.ndarray, pd.DataFrame]:
+    frames, truth = simulate(sky_scene(), np.random.default_rng(seed))
+    return frames, truth.observations
+
+
+def sky_write(folder: Path, data: np.ndarray) -> Path:
+    scene = sky_scene()
+    path = folder / "clip.mkv"
+    write_recording(path, data, fps=scene.fps, start_utc=parse_utc(scene.start_utc))
+    return path
+
+
+def sky_read(path: Path) -> np.ndarray:
+    return np.stack([frame.pixels for frame in read(path).frames()])
+
+
+def sky_easy(folder: Path) -> tuple[float, int]:
+    frames, truth = simulate(sky_scene(), np.random.default_rng(0))
+    found = find(read(sky_write(folder, frames)), FindSettings(speed_max_px=3.0)).found
+    summary: dict[str, Any] = evaluate(found, truth, frames=len(frames)).to_dict()["summary"]
+    return summary["matched"] / summary["true tracks"], summary["false"]
+
+
+def sky_noise(folder: Path) -> int:
+    frames = np.random.default_rng(0).normal(40, 3, (48, 120, 160))
+    return len(find(read(sky_write(folder, frames)), FindSettings(speed_max_px=3.0)).found.tracks)
+
+
+def sky_train(folder: Path) -> list[float]:
+    losses: list[float] = []
+    scene = SceneSettings(snr_low=20, snr_high=60, drift_chance=0, shake_chance=0, cloud_chance=0)
+    settings = TrainSettings(
+        steps=70,
+        batch=4,
+        crop=32,
+        clips=3,
+        first_clips=3,
+        validation=0,
+        learning_rate=2e-2,
+        model=UNetSettings(base=4),
+        data=ClipSettings(sizes=((12, 64),), scene=scene, codec_chance=0.0),
+    )
+    train(settings, out=folder, workers=0, report=lambda *step: losses.append(step[2]))
+    return losses
+
+
+def sky_report(folder: Path) -> str:
+    frames, truth = simulate(sky_scene(), np.random.default_rng(0))
+    recording = read(sky_write(folder, frames))
+    write_report(folder, recording, truth, settings={}, warnings=[], seconds={}, video=False)
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+def sky_command(path: Path, out: Path) -> list[str]:
+    flags = ["--device", "cpu", "--quiet", "--no-video", "--speed-max", "3"]
+    return ["sky", "find", str(path), "--out", str(out), *flags]
+
+
+DOMAINS = (
+    Domain(
+        name="sky",
+        simulate=sky_simulate,
+        write=sky_write,
+        read=sky_read,
+        easy=sky_easy,
+        noise=sky_noise,
+        train=sky_train,
+        report=sky_report,
+        command=sky_command,
+        files=("observations.csv", "preview.png", "report.html", "run.json", "tracks.csv"),
+    ),
+)
+
+
+@pytest.fixture(params=DOMAINS, ids=lambda domain: domain.name)
+def domain(request: pytest.FixtureRequest) -> Domain:
+    return request.param  # type: ignore[no-any-return]
+
+
+def test_rooms_are_where_they_are_looked_for(domain: Domain) -> None:
+    for room in ROOMS:
+        assert import_module(f"warte.{domain.name}.{room}").__doc__
+
+
+def test_the_same_seed_gives_the_same_data(domain: Domain) -> None:
+    (a, truth_a), (b, truth_b), (c, _) = (domain.simulate(seed) for seed in (5, 5, 6))
+    np.testing.assert_array_equal(a, b)
+    pd.testing.assert_frame_equal(truth_a, truth_b)
+    assert len(truth_a) and (a != c).any()
+
+
+def test_what_simulate_writes_read_reads_back(domain: Domain, tmp_path: Path) -> None:
+    data, _ = domain.simulate(0)
+    np.testing.assert_array_equal(domain.read(domain.write(tmp_path, data)), data)
+
+
+def test_an_easy_case_is_recovered(domain: Domain, tmp_path: Path) -> None:
+    assert domain.easy(tmp_path) == (1.0, 0)
+
+
+def test_pure_noise_yields_nothing(domain: Domain, tmp_path: Path) -> None:
+    assert domain.noise(tmp_path) == 0
+
+
+def test_a_tiny_training_run_lowers_the_loss(domain: Domain, tmp_path: Path) -> None:
+    losses = domain.train(tmp_path)
+    assert np.mean(losses[-20:]) < 0.8 * np.mean(losses[:20])
+    assert list(tmp_path.glob("*.safetensors"))
+
+
+def test_the_report_renders(domain: Domain, tmp_path: Path) -> None:
+    page = domain.report(tmp_path)
+    assert page.startswith("<!DOCTYPE html>") and page.rstrip().endswith("</html>")
+    assert "<h1>" in page and 'src="http' not in page and "<link " not in page.split("<body")[1]
+
+
+def test_the_command_runs(domain: Domain, tmp_path: Path) -> None:
+    path = domain.write(tmp_path, domain.simulate(0)[0])
+    assert main(domain.command(path, tmp_path / "out")) == 0
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == list(domain.files)
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "annotated.mp4" not in page
