@@ -527,6 +527,7 @@ def test_train_writes_weights_that_find_takes(
 ) -> None:
     out = tmp_path / "weights"
     flags = ["--steps", "1", "--clips", "1", "--validation", "0", "--workers", "0", "--quiet"]
+    flags += ["--kind-clips", "1"]
     assert main(["sky", "train", "--out", str(out), "--device", "cpu", *flags]) == 0
     assert f"weights: {out}" in capsys.readouterr().out
     run = json.loads((out / "run.json").read_text())

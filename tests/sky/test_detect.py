@@ -9,8 +9,9 @@ import torch
 
 from warte.core.errors import InputError
 from warte.sky.find.detect import DETECTION_COLUMNS, detections, load, motion_map, spans
-from warte.sky.find.prepare import Window
+from warte.sky.find.prepare import Window, prepare
 from warte.sky.model import UNet, UNetSettings, build
+from warte.sky.simulate import SimulateSettings, SkySettings, simulate
 
 
 def window(cells: np.ndarray, cell: int = 2, motions: np.ndarray | None = None) -> Window:
@@ -24,6 +25,7 @@ def window(cells: np.ndarray, cell: int = 2, motions: np.ndarray | None = None) 
         noise=np.ones((height * cell, width * cell), np.float32),
         stars=np.zeros((height, width), np.float32),
         red=np.ones((height, width), np.float32),
+        tail=1.0,
         motions=still if motions is None else motions,
         agreed=np.full(count, 20),
         cell=cell,
@@ -129,21 +131,23 @@ def test_packaged_weights_find_a_meteor_of_two_frames(trained: UNet) -> None:
         for s in np.linspace(0, 1, 12):
             add_point(cells, t, 20 + 8 * (t - 11 + s), 30, 6)
     found = detections(view := window(cells), motion_map(view, trained))
-    assert set(found.frame) == {21, 22}
-    assert (found.length_px > 8).all()
+    assert {21, 22} <= set(found.frame) <= {20, 21, 22, 23}
+    assert (found.length_px[found.frame.isin([21, 22])] > 8).all()
 
 
-def test_packaged_weights_leave_noise_and_stars_alone(trained: UNet) -> None:
-    cells = noisy(48, (120, 160), seed=1)
-    rng = np.random.default_rng(2)
-    view = window(cells)
-    stars = np.zeros((1, 120, 160))
-    for x, y in rng.uniform(5, 115, (40, 2)):
-        add_point(stars, 0, x, y, 30)
-        for t in range(48):  # twinkles by a fifth
-            add_point(view.cells, t, x, y, 6 * float(rng.standard_normal()))
-    view.stars[:] = stars[0]
-    assert len(detections(view, motion_map(view, trained))) <= 2
+def test_packaged_weights_leave_noise_alone(trained: UNet) -> None:
+    view = window(noisy(48, (120, 160), seed=1))
+    assert len(detections(view, motion_map(view, trained))) <= 1
+
+
+def test_packaged_weights_leave_drifting_twinkling_stars_alone(trained: UNet) -> None:
+    sky = SkySettings(
+        stars_per_mpx=2000, drift_x=0.05, drift_y=0.02, scintillation=0.3, scintillation_frames=2
+    )
+    settings = SimulateSettings(frames=48, width=240, height=200, sky=sky)
+    frames, _ = simulate(settings, np.random.default_rng(5))
+    view = prepare(frames.astype(np.float32), 0, 1.0)
+    assert len(detections(view, motion_map(view, trained))) <= 3
 
 
 def test_weights_that_are_none(tmp_path: Path) -> None:

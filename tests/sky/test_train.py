@@ -13,9 +13,9 @@ import torch
 from warte.core.errors import SettingsError
 from warte.sky.find.detect import detections, load
 from warte.sky.model import UNetSettings
-from warte.sky.simulate import SceneSettings
+from warte.sky.simulate import SceneSettings, SimulateSettings, SkySettings
 from warte.sky.train import Clip, ClipSettings, TrainSettings, make_clip, train
-from warte.sky.train.clips import DARK, LIGHT, UNSURE
+from warte.sky.train.clips import DARK, LIGHT, UNSURE, lost_frames
 from warte.sky.train.unet import count_blobs, draw_batch, examples, loss_of, make_example
 
 SMALL = ClipSettings(
@@ -58,6 +58,16 @@ def test_labels_lie_on_the_light(clips: list[Clip]) -> None:
     for clip in clips:
         assert set(np.unique(clip.label)) <= {DARK, LIGHT, UNSURE}
         assert clip.label.shape == clip.window.cells.shape
+
+
+def test_frames_whose_stars_were_lost_teach_nothing(clips: list[Clip]) -> None:
+    scene = SimulateSettings(frames=12, width=64, height=64, sky=SkySettings(drift_x=0.5))
+    window = clips[0].window
+    good = np.tile([1.0, 0.0, 0.0, 0.0], (12, 1))
+    good[:, 2] = 0.5 * (np.arange(12) - 6)
+    assert not lost_frames(replace(window, motions=good), scene).any()
+    still = replace(window, motions=np.tile([1.0, 0.0, 0.0, 0.0], (12, 1)))
+    np.testing.assert_array_equal(lost_frames(still, scene), np.abs(good[:, 2]) > 1)
 
 
 def test_light_moves(clips: list[Clip]) -> None:

@@ -40,6 +40,8 @@ Format = Literal[
     "mkv", "mp4", "mov", "avi", "fits", "fits.fz", "ser", "png", "tiff", "jpeg", "fits-folder"
 ]
 
+Part = Literal["unet", "kind"]
+
 VIDEOS = ("mkv", "mp4", "mov", "avi")
 FOLDERS = {"png": "png", "tiff": "tiff", "jpeg": "jpeg", "fits-folder": "fits"}
 CODEC_CRF = 23  # x264's own default, used for the preset that shows what compression costs
@@ -275,12 +277,26 @@ def evaluate_tracks(
 @app.command("train")
 def train_networks(
     out: OutOption,
-    steps: Annotated[int | None, typer.Option(min=1, help="Updates of the weights.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Updates of the U-Net's weights.")
+    ] = None,
     clips: Annotated[
-        int | None, typer.Option(min=1, help="Simulated recordings to learn from.")
+        int | None, typer.Option(min=1, help="Simulated recordings that the U-Net learns from.")
+    ] = None,
+    kind_clips: Annotated[
+        int | None,
+        typer.Option(min=1, help="Simulated recordings that the kind classifier learns from."),
     ] = None,
     validation: Annotated[
-        int | None, typer.Option(min=0, help="Held-out recordings for the figures in the card.")
+        int | None, typer.Option(min=0, help="Held-out recordings for the figures in the cards.")
+    ] = None,
+    only: Annotated[
+        Part | None,
+        typer.Option(help="Train only this one; the other is copied from --weights."),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Where --only copies from; else the package's."),
     ] = None,
     workers: Annotated[
         int, typer.Option(min=0, help="Processes that simulate; the weights do not depend on it.")
@@ -291,41 +307,69 @@ def train_networks(
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train the network on simulated recordings, which takes hours; Ctrl-C leaves nothing.
+    """Train both networks on simulated recordings, which takes hours; Ctrl-C leaves nothing.
 
-    Without flags it does what made the package's weights. Writes weights, their card, run.json.
+    Without flags it does what made the package's weights: the U-Net that sees movers, then the
+    classifier of their kind. Writes weights, their cards, run.json.
     Example: warte sky train --out weights
     """
     from dataclasses import replace
 
     from warte.core.data.runs import RunFolder
-    from warte.sky.train import TrainSettings, train
+    from warte.sky.train import KindSettings, TrainSettings, copy_weights, train, train_kinds
 
-    base = TrainSettings(seed=seed)
+    if weights is not None and only is None:
+        raise SettingsError("--weights goes with --only, where one network is kept; give both")
+    base, kinds = TrainSettings(seed=seed), KindSettings(seed=seed)
     settings = replace(
         base,
         steps=steps or base.steps,
         clips=clips or base.clips,
         validation=base.validation if validation is None else validation,
     )
+    kind_settings = replace(
+        kinds,
+        clips=kind_clips or kinds.clips,
+        validation=kinds.validation if validation is None else validation,
+    )
     command = command_line()
+    cards: dict[str, dict[str, object]] = {}
     with RunFolder(out, force=force, command=command, seed=seed) as run, progress(quiet) as report:
-        with run.step("train"):
-            card = train(
-                settings,
-                device=choose_device(device),
-                out=run.path,
-                workers=workers,
-                report=lambda step, steps, loss: report("training", step, steps),
-            )
-        run.note(settings=settings)
+        if only is not None:
+            copy_weights("kind" if only == "unet" else "unet", weights, run.path)
+        if only != "kind":
+            with run.step("unet"):
+                cards["unet"] = train(
+                    settings,
+                    device=choose_device(device),
+                    out=run.path,
+                    workers=workers,
+                    report=lambda step, steps, loss: report("training", step, steps),
+                )
+            run.note(settings=settings)
+        if only != "unet":
+            with run.step("kind"):
+                cards["kind"] = train_kinds(
+                    kind_settings,
+                    weights=run.path,
+                    workers=workers,
+                    out=run.path,
+                    report=lambda done, total: report("kinds", done, total),
+                )
+            run.note(kind_settings=kind_settings)
     if as_json:
-        print_result({"weights": out, "card": card}, True)
-    else:
+        print_result({"weights": out, "cards": cards}, True)
+        return
+    for card in cards.values():
         figures = card["figures"]
-        print_result(figures if isinstance(figures, dict) else {}, False)
-        print(f"loss: {card['loss_first']} at first, {card['loss_last']} at last")
-        print(f"weights: {out}")
+        print_result(_numbers(figures) if isinstance(figures, dict) else {}, False)
+    if "unet" in cards:
+        print(f"loss: {cards['unet']['loss_first']} at first, {cards['unet']['loss_last']} at last")
+    print(f"weights: {out}")
+
+
+def _numbers(figures: dict[str, object]) -> dict[str, object]:
+    return {name: value for name, value in figures.items() if isinstance(value, int | float)}
 
 
 @app.command("demo")

@@ -65,6 +65,7 @@ def noise_window() -> Callable[..., Window]:
             noise=np.ones(shape, np.float32),
             stars=np.zeros((shape[0] // 2, shape[1] // 2), np.float32),
             red=np.ones((shape[0] // 2, shape[1] // 2), np.float32),
+            tail=1.0,
             motions=np.tile([1.0, 0.0, 0.0, 0.0], (frames, 1)),
             agreed=np.full(frames, 20),
             cell=2,

@@ -14,6 +14,7 @@ SLOWEST_PX = 0.15  # slower than this a faint light is a star (pixels per frame)
 LIT_SNR = 3.0  # a bright mover shines so in a frame
 LIT_FRACTION = 0.25  # and in so many of its frames: it may blink
 BRIGHT_SCORE = 8.0  # sigma of a bright mover's path in all
+EDGE_PX = 4.0  # a path that never leaves so narrow a rim is an effect of the edge
 BEND = 0.08  # a path leaves its chord by at most so much of its length
 
 
@@ -56,7 +57,8 @@ def is_faint_mover(fit: Fit, window: Window, false_tracks: float) -> bool:
     lasted = fit.frame[-1] - fit.frame[0]
     score = robust_score(fit.snr) / red_along(fit, window)
     return bool(
-        score > needed_score(fit, window, false_tracks)
+        score > needed_score(fit, window, false_tracks) * window.tail
+        and not on_edge(fit, window)
         and moved(fit) > max(MOVED_PX, SLOWEST_PX * lasted)
     )
 
@@ -68,8 +70,19 @@ def is_bright_mover(fit: Fit, window: Window) -> bool:
     lit = float((fit.snr > LIT_SNR).mean())
     score = float(fit.snr.sum() / np.sqrt(len(fit.snr))) / red_along(fit, window)
     return bool(
-        score > BRIGHT_SCORE and lit >= LIT_FRACTION and moved(fit) > MOVED_PX and is_straight(fit)
+        score > BRIGHT_SCORE * window.tail**2
+        and lit >= LIT_FRACTION
+        and moved(fit) > MOVED_PX
+        and is_straight(fit)
+        and not on_edge(fit, window)
     )
+
+
+def on_edge(fit: Fit, window: Window) -> bool:
+    """Whether the whole path runs along the rim of the picture."""
+    height, width = window.noise.shape
+    rims = (fit.x, fit.y, width - 1 - fit.x, height - 1 - fit.y)
+    return bool(min(float(rim.max()) for rim in rims) < EDGE_PX)
 
 
 def is_straight(fit: Fit) -> bool:

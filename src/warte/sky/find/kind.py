@@ -1,24 +1,26 @@
 """What a track is: satellite, aircraft or meteor, with a probability.
 
-A small network (one hidden layer) on a dozen numbers that a person would look at too: how long
+A small network (one hidden layer) on some twenty numbers that a person would look at too: how long
 and how fast, how steady, whether it blinks, how it brightens and fades. It was trained by
 ``warte sky train`` on tracks that ``find`` made of simulated recordings.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from numpy.lib.stride_tricks import sliding_window_view
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from warte.core.errors import InputError
 from warte.sky.find.join import Track
 
 WEIGHTS = "kind.safetensors"
+ORDER = "features"  # entry of the file's header that holds the names in FEATURES
 NAMES = ("satellite", "aircraft", "meteor")
 FEATURES = (
     "log_duration_s",
@@ -30,62 +32,113 @@ FEATURES = (
     "unsteady",
     "dark_fraction",
     "peak_to_median",
-    "flash_rate",
+    "rough",
+    "spike",
+    "log_spike_snr",
+    "spike_rate",
+    "spikes_periodic",
+    "log_spike_period_s",
     "periodic",
+    "log_period_s",
     "single_peak",
+    "start_level",
+    "end_level",
     "slowing",
     "curved",
-    "lamps",
+    "several_lamps",
     "trailed",
 )
+STROBE_S = 1.5  # an aircraft's strobe flashes once in this time or more often
+SPIKE_SNR = 4.0  # a flash stands out so much
+SHORTEST_S, LONGEST_S = 0.15, 2.5  # periods looked for
+LIMIT = 3.0  # features count for no more standard deviations than this
 SURE_ENOUGH = 0.5  # under this probability the kind is unknown
 
 
 def features(track: Track, fps: float) -> np.ndarray:
-    """The numbers in FEATURES, (len(FEATURES),) float64, all finite."""
+    """The numbers in FEATURES, (len(FEATURES),) float64, all finite. ``fps``: frames per second."""
+    fps = max(fps, 1e-3)
     n = len(track.frame)
-    lasted = float(track.frame[-1] - track.frame[0] + 1)
+    frames = float(track.frame[-1] - track.frame[0] + 1)
     way = float(np.hypot(track.x[-1] - track.x[0], track.y[-1] - track.y[0]))
     snr = np.asarray(track.snr, float)
     mean = max(float(snr.mean()), 0.1)
     median = max(float(np.median(snr)), 0.3)
-    peak = float(np.sort(snr)[-max(1, n // 20) :].mean())
+    peak = max(float(np.sort(snr)[-max(1, n // 20) :].mean()), 0.3)
     excess = max(float(snr.var()) - 1.0, 0.0)
-    dark = float((snr < 0.3 * mean).mean())
-    bright = snr > median + 0.5 * max(peak - median, 3.0)
-    flashes = float((np.diff(bright.astype(int)) > 0).sum())
+    above = spikes(snr, fps)
+    spike = float(np.sort(above)[-max(1, int(n / fps / STROBE_S)) :].mean())
+    spiky = above > max(0.5 * spike, SPIKE_SNR, 0.25 * median)
+    strobes, strobe_s = periodicity(track.frame, np.where(spiky, above, 0.0), fps)
+    periodic, period_s = periodicity(track.frame, snr, fps)
+    edge = max(1, n // 10)
     values = (
-        np.log10(lasted / fps),
-        np.log10(lasted),
-        np.log10(way / max(1.0, lasted - 1) + 0.01),
+        np.log10(frames / fps),
+        np.log10(frames),
+        np.log10(way / max(1.0, frames - 1) + 0.01),
         np.log10(way + 1),
         np.log10(mean),
-        np.log10(max(peak, 0.1)),
+        np.log10(peak),
         np.sqrt(excess) / mean,
-        dark,
-        np.log10(max(peak, 0.3) / median),
-        flashes / (lasted / fps + 0.5),
-        periodicity(track.frame, snr, fps),
+        float((snr < 0.3 * mean).mean()),
+        np.log10(peak / median),
+        rough(snr),
+        np.clip(spike / max(median, 2.0), 0, 5),
+        np.log10(max(spike, 1.0)),
+        float((np.diff(spiky.astype(int), prepend=0) > 0).sum()) / (frames / fps + 0.5),
+        strobes,
+        np.log10(strobe_s),
+        periodic,
+        np.log10(period_s),
         single_peak(snr),
+        np.clip(snr[:edge].mean() / peak, -0.5, 1.5),
+        np.clip(snr[-edge:].mean() / peak, -0.5, 1.5),
         slowing(track),
         curved(track),
-        float(track.lamps),
+        float(track.lamps > 1),
         track.trail,
     )
     return np.nan_to_num(np.array(values, float), posinf=0.0, neginf=0.0)
 
 
-def periodicity(frame: np.ndarray, snr: np.ndarray, fps: float) -> float:
-    """Highest autocorrelation of the light curve at lags of 0.5 to 2 s, 0 to 1."""
+def spikes(snr: np.ndarray, fps: float) -> np.ndarray:
+    """The light curve less its running median over 0.4 s (5 frames at least), (n,)."""
+    reach = int(np.clip(round(0.2 * fps), 2, max(2, len(snr) // 2)))
+    padded = np.pad(snr, reach, mode="reflect" if len(snr) > reach else "edge")
+    return np.asarray(snr - np.median(sliding_window_view(padded, 2 * reach + 1), axis=1))
+
+
+def rough(snr: np.ndarray) -> float:
+    """How much of the light curve's change is from one frame to the next, 0 (slow) to 2.
+
+    The ratio of von Neumann 1941 (Ann. Math. Stat. 12, 367), halved, both parts less their noise.
+    """
+    excess = float(snr.var()) - 1.0
+    if len(snr) < 3 or excess < 0.5:
+        return 0.0
+    return float(np.clip(((np.diff(snr) ** 2).mean() / 2 - 1.0) / excess, 0.0, 2.0))
+
+
+def periodicity(frame: np.ndarray, snr: np.ndarray, fps: float) -> tuple[float, float]:
+    """Highest autocorrelation of the light curve, 0 to 1, and its lag (s).
+
+    Lags from SHORTEST_S to LONGEST_S; 0 and 1 s where the curve is too short or only noise.
+    """
     series = np.zeros(int(frame[-1] - frame[0]) + 1)
     series[frame - frame[0]] = snr - snr.mean()
     power = float((series**2).sum())
-    low, high = max(2, round(0.5 * fps)), min(round(2.0 * fps), len(series) * 2 // 3)
+    low, high = max(2, round(SHORTEST_S * fps)), min(round(LONGEST_S * fps), len(series) * 2 // 3)
     if high <= low or power <= len(series):
-        return 0.0
+        return 0.0, 1.0
     spectrum = np.abs(np.fft.rfft(series, 2 * len(series))) ** 2
     lagged = np.fft.irfft(spectrum)[: len(series)] / power
-    return float(np.clip(lagged[low : high + 1].max(), 0.0, 1.0))
+    # a slow change is no period: autocorrelation has to fall before it rises again
+    rises = np.flatnonzero(np.diff(lagged[: high + 1]) > 0)
+    if not len(rises):
+        return 0.0, 1.0
+    low = min(max(low, int(rises[0])), high)
+    best = low + int(lagged[low : high + 1].argmax())
+    return float(np.clip(lagged[best], 0.0, 1.0)), best / fps
 
 
 def single_peak(snr: np.ndarray) -> float:
@@ -109,6 +162,8 @@ def slowing(track: Track) -> float:
         / max(1, track.frame[b] - track.frame[a])
         for a, b in ((0, n), (-1 - n, -1))
     ]
+    if max(speed) * n < 3.0:  # pixels: too short a way to tell
+        return 0.0
     return float(np.clip(speed[1] / max(speed[0], 0.05) - 1, -1, 3))
 
 
@@ -119,7 +174,8 @@ def curved(track: Track) -> float:
     if length < 1:
         return 0.0
     off = (track.x - track.x[0]) * chord[1] - (track.y - track.y[0]) * chord[0]
-    return float(np.clip(np.abs(off).max() / length**2, 0.0, 1.0))
+    # a pixel is what noise bends a path by
+    return float(np.clip((np.abs(off).max() / length - 1.0) / length, 0.0, 1.0))
 
 
 @dataclass(frozen=True)
@@ -139,7 +195,7 @@ class Kinds:
 
     def probabilities(self, values: np.ndarray) -> np.ndarray:
         """(..., 3) in the order of NAMES, from features (..., F)."""
-        z = np.clip((values - self.mean) / self.scale, -5, 5)
+        z = np.clip((values - self.mean) / self.scale, -LIMIT, LIMIT)
         score = np.tanh(z @ self.hidden + self.hidden_bias) @ self.out + self.out_bias
         score = np.exp(score - score.max(axis=-1, keepdims=True))
         return np.asarray(score / score.sum(axis=-1, keepdims=True))
@@ -160,17 +216,27 @@ def load_kinds(weights: Path | None = None) -> Kinds:
     folder = Path(str(files("warte.sky") / "weights")) if weights is None else weights
     path = folder / WEIGHTS
     try:
-        stored = load_file(path)
-        kinds = Kinds(**{n: stored[n].astype(float) for n in Kinds.__dataclass_fields__})
+        with safe_open(path, framework="np") as stored:
+            names = (stored.metadata() or {}).get(ORDER, "").split()
+            kinds = Kinds(*(stored.get_tensor(f.name).astype(float) for f in fields(Kinds)))
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
             f"{path} does not hold weights of the kind classifier ({reason}): give a folder made "
             "by 'warte sky train', or none for those of the package"
         ) from error
-    if kinds.hidden.shape[0] != len(FEATURES):
+    if tuple(names) != FEATURES:
         raise InputError(
-            f"{path} was trained on {kinds.hidden.shape[0]} features, this version has "
-            f"{len(FEATURES)}: train again with 'warte sky train'"
+            f"{path} was trained on other features ({len(names)}) than this version has "
+            f"({len(FEATURES)}): train again with 'warte sky train'"
         )
     return kinds
+
+
+def save_kinds(kinds: Kinds, folder: Path) -> None:
+    """Write the classifier into ``folder``, as ``load_kinds`` reads it."""
+    # safetensors writes the memory as it lies, so a transposed array would come back scrambled
+    arrays = {
+        f.name: np.array(getattr(kinds, f.name), np.float32, order="C") for f in fields(kinds)
+    }
+    save_file(arrays, folder / WEIGHTS, metadata={ORDER: " ".join(FEATURES)})

@@ -12,7 +12,7 @@ import pandas as pd
 
 from warte.core.errors import SettingsError
 from warte.sky.find.prepare import Window, bin_cells, is_still, prepare, warp
-from warte.sky.find.register import affine_matrix
+from warte.sky.find.register import affine_matrix, apply_motion
 from warte.sky.simulate import (
     Mover,
     SceneSettings,
@@ -25,11 +25,14 @@ from warte.sky.simulate import (
 )
 from warte.sky.simulate.movers import View, mover_glow, train_glow
 from warte.sky.simulate.psf import Patch, add_patch
+from warte.sky.simulate.stars import move_stars
 from warte.sky.tables import Tracks
 
 DARK, LIGHT, UNSURE = 0, 1, 2  # labels of a cell in a frame
 HELD_OUT = 2**31  # clips from this number on are never trained on
 GHOST_FRAMES = 12  # H.264 may leave light where it was until the next key frame
+GHOST_SIGMA = 1.0  # what is left behind is brighter than this
+LOST_PX = 1.0  # stars that are further from where they should be (plus the shake) are lost
 HALO_SIGMA = 0.3  # light under this is darkness
 
 
@@ -109,7 +112,7 @@ def label_cells(
     Each mover's light is painted without noise, sent through the same filter and compared with the
     same noise. LIGHT: over 0.3 of its peak or 3 sigma, in frames where it has SNR snr_sure.
     UNSURE: its wings, fainter movers, a meteor's train, and what the template or H.264 took away
-    or left behind.
+    or left behind, and frames in which the registration lost the stars.
     """
     label = np.zeros(window.cells.shape, np.uint8)
     to_cells = partial(_to_cells, window=window, sigma=cell_sigma(window))
@@ -125,10 +128,31 @@ def label_cells(
         unsure |= glow > HALO_SIGMA
         sure &= _near_max(window.cells) > 0.3 * clean
         if codec:
-            unsure |= _ghosts(clean)
+            unsure |= _ghosts(clean) & (_near_max(window.cells) > GHOST_SIGMA)
         label[unsure & (label == DARK)] = UNSURE
         label[sure] = LIGHT
+    label[lost_frames(window, scene)] = UNSURE
     return label
+
+
+def lost_frames(window: Window, scene: SimulateSettings) -> np.ndarray:
+    """Frames in which the registration lost the stars, (T,) bool: there stars move like movers."""
+    sky, camera, size = scene.sky, scene.camera, (scene.width, scene.height)
+    centre = np.array([(scene.width - 1) / 2, (scene.height - 1) / 2])
+    corners = centre + 0.8 * centre * np.array([[-1, -1], [1, -1], [-1, 1], [1, 1]])
+    count = len(window.motions)
+    times = scene_time(scene.playback, np.arange(count, dtype=float))
+
+    def stars_at(x: np.ndarray, y: np.ndarray, t: int) -> np.ndarray:
+        return np.stack(move_stars(sky, x, y, float(times[t]), size), 1)
+
+    start = 2 * corners - stars_at(corners[:, 0], corners[:, 1], count // 2)  # near enough
+    places = np.stack([stars_at(start[:, 0], start[:, 1], t) for t in range(count)])
+    moved = apply_motion(window.motions[:, None], places[count // 2] - centre) + centre
+    off = np.hypot(*np.moveaxis(moved - places, -1, 0)).max(axis=1)
+    jolts = camera.jolt_px if camera.jolt_rate > 0 else 0.0
+    shake = np.hypot(camera.walk_px * np.sqrt(count / 2), camera.jitter_px) + jolts
+    return np.asarray(off > LOST_PX + 3.0 * shake)
 
 
 def point_area(window: Window) -> float:
