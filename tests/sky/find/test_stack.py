@@ -96,7 +96,7 @@ def position(level: int, index: int) -> list[int]:
 def test_tree_sums_every_path(level: int, iy: int, ix: int) -> None:
     rng = np.random.default_rng(1)
     cells = rng.integers(-3, 4, (48, 40, 44)) / STEPS_PER_SIGMA  # exact in 8 bits
-    tree = VelocityTree(torch.from_numpy(cells).float(), trail=False, blur=BLUR, kept=8)
+    tree = VelocityTree(torch.from_numpy(cells).float(), trail=False, blur=BLUR)
     got = tree.compute(level, iy, ix).numpy()
     steps = np.round(cells * STEPS_PER_SIGMA).astype(int)
     ys, xs = position(level, iy), position(level, ix)
@@ -129,7 +129,7 @@ def test_paths_of_the_tree_are_straight() -> None:
 
 def test_tree_is_the_same_in_any_order() -> None:
     cells = torch.from_numpy(noise(32, (20, 24), 2))
-    tree = VelocityTree(cells, trail=False, blur=BLUR, kept=2)
+    tree = VelocityTree(cells, trail=False, blur=BLUR)
     first = tree.compute(5, 6, -4).clone()
     for iy in range(-8, 9):
         tree.compute(5, iy, 3)
@@ -169,7 +169,7 @@ def test_steps_of_one_sigma() -> None:
 def test_noise_of_the_sums(level: int) -> None:
     """Sums have the noise that they are said to have, but for the clipping and the rounding."""
     cells = torch.from_numpy(noise(64, (60, 80), 4))
-    tree = VelocityTree(cells, trail=False, blur=BLUR, kept=8)
+    tree = VelocityTree(cells, trail=False, blur=BLUR)
     sums = tree.compute(level, 3, 5)[:, 10:-10, 10:-10]
     assert float(sums.float().std()) == pytest.approx(level_sigma(level), rel=0.06)
     if level >= 4:  # where it is used; sums of two frames take too few values

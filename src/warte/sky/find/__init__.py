@@ -101,11 +101,20 @@ def find(
     warnings: list[str] = []
     tracks: list[Fit] = []
     times: list[tuple[float, np.datetime64 | None]] = []
-    for first, frames in _timed(windows(recording, times), clock):
+    source = windows(recording, times)
+    while True:
+        with clock.step("read"):
+            item = next(source, None)
+        if item is None:
+            break
+        first, frames = item
+        del item
         if first == 0:
             check_light(frames, recording)
+        done = first + len(frames)
         with clock.step("prepare"):
             window = prepare_window(frames, first, recording.levels)
+        del frames  # its memory is needed
         matched = MatchedFrames(window)
         with clock.step("bright"):
             bright = find_bright(window, matched, network, device, settings.speed_max_px)
@@ -119,24 +128,12 @@ def find(
                 tracks += faint.search_window(window, matched, limits, device)
         warnings += _star_warnings(window, warnings)
         if report is not None:
-            report("finding", first + len(frames), recording.frame_count)
-        del window, matched, frames
+            report("finding", done, recording.frame_count)
+        del window, matched
     with clock.step("join"):
         joined = join_tracks([track_of(fit) for fit in tracks])
         found = tabulate(joined, kinds, recording.fps, times)
     return Finding(found, clock.seconds, [*recording.warnings, *warnings], len(times))
-
-
-def _timed(
-    source: Iterator[tuple[int, np.ndarray]], clock: _Clock
-) -> Iterator[tuple[int, np.ndarray]]:
-    """The same windows; the time taken to read them goes to the step ``read``."""
-    while True:
-        with clock.step("read"):
-            item = next(source, None)
-        if item is None:
-            return
-        yield item
 
 
 def window_length(pixels: int) -> int:

@@ -56,18 +56,22 @@ def tiers(settings: FaintSettings, cell: int, count: int) -> list[Tier]:
 def search_window(
     window: Window, matched: MatchedFrames, settings: FaintSettings, device: str
 ) -> list[Fit]:
-    """Faint movers of a window, best first. Bright ones should be masked in its cells before."""
+    """Faint movers of a window, best first. Bright ones should be masked in its cells before.
+
+    The cells are changed: divided by ``window.red`` and clipped.
+    """
     count = len(window.cells) // 16 * 16
     if count < 16:
         return []
     first = (len(window.cells) - count) // 2
-    cells = torch.from_numpy(window.cells / window.red).to(device)
+    np.divide(window.cells, window.red, out=window.cells)  # nobody needs them after this
+    cells = torch.from_numpy(window.cells).to(device)
     blur = window.blur
     candidates = search(
         cells[first : first + count], tiers(settings, window.cell, count), blur=blur
     )
     candidates.t[:] += first
-    paths = refine(cells.clamp(-4, 4), candidates, threshold=settings.path, blur=blur)
+    paths = refine(cells.clamp_(-4, 4), candidates, threshold=settings.path, blur=blur)
     return decide(matched, paths, settings)
 
 

@@ -26,7 +26,7 @@ class Window:
     (T, H, W) float16: full-resolution residuals, grey levels, on the sensor's grid. ``noise``
     (H, W) float32: sigma of a pixel, grey levels. ``stars`` (h, w) float32: the template in
     sigma; ``red`` (h, w): see ``red_noise``; ``tail``: see ``heavy_tail``. ``motions`` (T, 4): of the stars (see ``register``);
-    ``agreed`` (T,): stars that fit. ``cell``: pixels per cell; ``psf_sigma_px``: width of a point.
+    ``agreed`` (T,): stars that fit. ``cell``: pixels per cell; ``psf_sigma_px``: a point's width.
     """
 
     first: int

@@ -28,6 +28,10 @@ FINE_STEPS = 8  # steps per sigma before the samples of a trail are added
 STEPS_PER_SIGMA = 2  # grey levels of the 8-bit sums per sigma of one frame
 CLIP_SIGMA = 3  # one frame counts at most so much: a glint or a cosmic ray is not a track
 TILE = 8  # velocities are harvested in tiles of TILE x TILE
+# At each level, fewest and most velocities kept: what a tile needs, and its neighbours.
+KEPT = ((4, 6), (6, 9), (9, 16), (16, 30), (25, 30))
+LEVEL_BYTES = 64_000_000  # memory for a level, between those
+ONE_THREAD_CELLS = 20_000_000  # windows with more cells are searched by one thread, to save memory
 
 
 @dataclass(frozen=True)
@@ -149,19 +153,23 @@ def trailed(
 class VelocityTree:
     """Sums of a window over 2, 4, 8 ... frames at every velocity, computed when asked for.
 
-    ``cells``: (T, H, W) float32 in sigma, T a multiple of 16. The last ``kept`` velocities of
-    each level stay in memory, which is enough when velocities are visited in Z order.
+    ``cells``: (T, H, W) float32 in sigma, T a multiple of 16. The last few velocities of each
+    level stay in memory, which is enough when velocities are visited in Z order.
     """
 
-    def __init__(self, cells: Tensor, *, trail: bool, blur: float, kept: int) -> None:
-        self.kept = kept
+    def __init__(self, cells: Tensor, *, trail: bool, blur: float) -> None:
         self.blur = blur
         self.still = None if trail else quantise(cells)
         if trail:
             limit = CLIP_SIGMA * FINE_STEPS
             self.fine = (cells * FINE_STEPS).round_().clamp_(-limit, limit).to(torch.int16)
             self.work = [torch.empty_like(self.fine) for _ in range(2)]
-        self.cache: list[OrderedDict[tuple[int, int], Tensor]] = [OrderedDict() for _ in range(6)]
+        self.cache: list[OrderedDict[tuple[int, int], Tensor]] = [OrderedDict() for _ in KEPT]
+        size = cells.numel()
+        self.kept = [
+            int(np.clip(LEVEL_BYTES * 2**level // size, least, most))
+            for level, (least, most) in enumerate(KEPT)
+        ]
 
     def stored(self, level: int, iy: int, ix: int) -> Tensor:
         """Sums over ``2**level`` frames as the level above needs them, (blocks, H, W) int8."""
@@ -171,7 +179,7 @@ class VelocityTree:
         if (iy, ix) in cache:
             cache.move_to_end((iy, ix))
             return cache[iy, ix]
-        spare = cache.popitem(last=False)[1] if len(cache) >= self.kept else None
+        spare = cache.popitem(last=False)[1] if len(cache) >= self.kept[level] else None
         if level == 0:
             out = torch.empty_like(self.fine, dtype=torch.int8) if spare is None else spare
             sums = trailed(self.fine, 2.0 * ix, 2.0 * iy, self.blur, self.work, out)
@@ -382,12 +390,13 @@ def _candidates(
     return Candidates(*(c.float().cpu().numpy() for c in columns))
 
 
-def search(cells: Tensor, tiers: list[Tier], *, blur: float, kept: int = 24) -> Candidates:
+def search(cells: Tensor, tiers: list[Tier], *, blur: float) -> Candidates:
     """Candidates of all tiers; ``blur``: correlation length of the cells' noise (cells).
 
     On a CPU the tiles are shared out among its threads.
     """
-    threads = torch.get_num_threads() if cells.device.type == "cpu" else 1
+    alone = cells.device.type != "cpu" or cells.numel() > ONE_THREAD_CELLS
+    threads = 1 if alone else torch.get_num_threads()
     jobs = []
     for tier in tiers:
         tiles = tile_velocities(tier)
@@ -395,13 +404,17 @@ def search(cells: Tensor, tiers: list[Tier], *, blur: float, kept: int = 24) -> 
         jobs.append([(tier, tiles[a:b]) for a, b in pairwise(cut)])
 
     def work(part: list[tuple[Tier, list[list[tuple[int, int]]]]]) -> list[Candidates]:
-        torch.set_num_threads(1)  # of this thread; the tiles are what runs side by side
-        trails = {tier.trail for tier, _ in part}
-        trees = {t: VelocityTree(cells, trail=t, blur=blur, kept=kept) for t in trails}
-        return [harvest(trees[tier.trail], tier, tiles) for tier, tiles in part]
+        found = []
+        for trail in (False, True):  # one tree at a time
+            mine = [job for job in part if job[0].trail == trail]
+            if mine:
+                tree = VelocityTree(cells, trail=trail, blur=blur)
+                found += [harvest(tree, tier, tiles) for tier, tiles in mine]
+        return found
 
     if threads == 1:
         return join(work([job[0] for job in jobs]))
-    with ThreadPoolExecutor(threads) as pool:
+    # the tiles are what runs side by side, not the sums within them
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         parts = list(pool.map(work, [[job[k] for job in jobs] for k in range(threads)]))
     return join([c for part in parts for c in part])
