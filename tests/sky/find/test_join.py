@@ -145,3 +145,12 @@ def test_a_fit_becomes_a_track() -> None:
     got = track_of(fit)
     assert (got.x[0], got.y[0], got.x_err[0], got.y_err[0]) == (1, 2, 3, 4)
     assert (got.snr[0], got.flux[0], got.flux_err[0], got.trail, got.lamps) == (7, 8, 9, 1, 1)
+
+
+def test_three_steady_lights_abreast_are_an_aircraft_and_in_a_row_a_train() -> None:
+    rng = np.random.default_rng(21)
+    abreast = [track(range(60), at, (2, 0), rng) for at in ((10, 20), (12, 30), (12, 10))]
+    (one,) = group_lamps(abreast)
+    assert one.lamps == 3
+    row = [track(range(60), at, (2, 0), rng) for at in ((10, 20), (25, 20), (40, 20))]
+    assert len(group_lamps(row)) == 3

@@ -144,18 +144,31 @@ def fly_together(a: Track, b: Track) -> bool:
 def group_lamps(tracks: list[Track]) -> list[Track]:
     """Make one track of lights that keep together where one of them blinks: an aircraft.
 
-    Steady lights in a row stay apart: satellites fly in trains.
+    So too of three or more that do not follow each other on one line. Steady lights in a row stay
+    apart: satellites fly in trains.
     """
     rest = sorted(tracks, key=lambda t: -len(t.frame))
     out = []
     while rest:
         lead, rest = rest[0], rest[1:]
         team = [t for t in rest if fly_together(lead, t)]
-        if team and any(blinks(t) for t in (lead, *team)):
+        if team and (any(blinks(t) for t in (lead, *team)) or abreast(lead, team)):
             rest = [t for t in rest if not any(t is mate for mate in team)]
             lead = one_aircraft([lead, *team])
         out.append(lead)
     return out
+
+
+def abreast(lead: Track, team: list[Track]) -> bool:
+    """Whether three lights or more fly side by side, not one behind the other."""
+    heading = np.array([lead.x[-1] - lead.x[0], lead.y[-1] - lead.y[0]])
+    heading = heading / max(float(np.hypot(*heading)), 1e-9)
+    sideways = []
+    for mate in team:
+        _, i, j = np.intersect1d(lead.frame, mate.frame, return_indices=True)
+        dx, dy = np.median(mate.x[j] - lead.x[i]), np.median(mate.y[j] - lead.y[i])
+        sideways.append(abs(float(dx * heading[1] - dy * heading[0])))
+    return len(team) >= 2 and max(sideways) > SAME_PX
 
 
 def one_aircraft(team: list[Track]) -> Track:
