@@ -21,7 +21,15 @@ import pytest
 from warte.sky.read import Frame, Recording
 from warte.sky.report import words, write_report
 from warte.sky.report.curve import light_curve, ticks
-from warte.sky.report.gather import CROP_PX, Gatherer, cut, sky_picture
+from warte.sky.report.gather import (
+    CROP_PX,
+    Crop,
+    Gatherer,
+    cut,
+    cut_inside,
+    sky_picture,
+    strip_pictures,
+)
 from warte.sky.report.look import Stretch, View, place_labels
 from warte.sky.tables import Tracks, empty_tracks, format_utc, summarise
 
@@ -194,6 +202,26 @@ def test_cut_puts_the_position_in_the_middle() -> None:
     assert (patch.sum(axis=1) * grid).sum() / patch.sum() == pytest.approx(CROP_PX / 2, abs=0.01)
 
 
+def test_cut_outs_at_the_border_end_there() -> None:
+    pixels = np.random.default_rng(0).normal(30, 2, (HEIGHT, WIDTH)).astype(np.float32)
+    crop = cut_inside(pixels, 3, 88)
+    half = CROP_PX // 2
+    assert np.isnan(crop[:, : half - 3]).all() and np.isnan(crop[half + 2 :]).all()
+    assert (crop[: half + 2, half - 3 :] == pixels[88 - half :, : 3 + half]).all()
+    assert np.isfinite(cut_inside(pixels, 60, 45)).all()
+    (picture,) = strip_pictures([Crop(0, crop)], "#4cc3ff")
+    assert not picture[half + 13 :].any() and picture[:half, half:].any()
+    assert np.isnan(cut_inside(pixels, -40, 45)).all()
+
+
+def test_a_track_that_ends_outside_has_pictures_of_what_is_inside() -> None:
+    seen = pd.DataFrame({"track_id": 1, "frame": [0, 1], "x": [2.0, -40.0], "y": 45.0})
+    gathered = Gatherer(WIDTH, HEIGHT, seen, set())
+    for frame in recording(empty_tracks(), frames=2).frames():
+        gathered.add(frame)
+    assert [crop.frame for crop in gathered.strips[1]] == [0]
+
+
 def test_trails_are_seen_in_the_sky() -> None:
     found = found_tracks()
     gathered = Gatherer(WIDTH, HEIGHT, found.observations, set())
@@ -207,10 +235,11 @@ def test_trails_are_seen_in_the_sky() -> None:
 
 
 def test_gathering_does_not_grow_with_the_recording() -> None:
-    gathered = Gatherer(8, 8, found_tracks().observations, {2})
+    gathered = Gatherer(WIDTH, HEIGHT, found_tracks().observations, {2})
+    dark = np.zeros((HEIGHT, WIDTH), np.float32)
     held = []
     for index in range(300):
-        gathered.add(Frame(index, np.zeros((8, 8), np.float32), index / FPS, None))
+        gathered.add(Frame(index, dark, index / FPS, None))
         if index in (60, 299):
             held.append((len(gathered.times), sum(map(len, gathered.strips.values()))))
     assert held[0] == held[1] == (40, 17)

@@ -44,6 +44,7 @@ Part = Literal["unet", "kind"]
 
 VIDEOS = ("mkv", "mp4", "mov", "avi")
 FOLDERS = {"png": "png", "tiff": "tiff", "jpeg": "jpeg", "fits-folder": "fits"}
+LONGEST_CLIP = 1_000_000  # frames, some eleven hours at 25 a second
 CODEC_CRF = 23  # x264's own default, used for the preset that shows what compression costs
 SHOWN_ROWS = 20  # a longer list of tracks is cut on the screen, never in the files
 SHOWN_COLUMNS = [
@@ -73,7 +74,9 @@ def simulate_clip(
     out: OutOption,
     preset: Annotated[Preset, typer.Option(help="What is in the sky.")] = "demo",
     seed: SeedOption = 0,
-    frames: Annotated[int | None, typer.Option(min=1, help="Length in frames.")] = None,
+    frames: Annotated[
+        int | None, typer.Option(min=1, max=LONGEST_CLIP, help="Length in frames.")
+    ] = None,
     size: Annotated[
         str | None, typer.Option(metavar="WxH", help="Size in pixels, as 640x480.")
     ] = None,
@@ -165,8 +168,8 @@ def inject_movers(
     """
     speeds = _parse_speeds(speed_range)
     levels = snr or [3.0]
-    if min(levels) <= 0:
-        raise SettingsError(f"--snr {min(levels):g} is not a brightness; give numbers above 0")
+    for level in levels:
+        _check_number("--snr", level, "a brightness", "a number above 0", low=1e-9)
 
     import numpy as np
 
@@ -419,6 +422,10 @@ def _preset_settings(
         raise SettingsError(f"--snr is for --preset faint and kinds, not {preset}; leave it out")
     if speed is not None and preset != "faint":
         raise SettingsError(f"--speed is for --preset faint, not {preset}; leave it out")
+    if snr is not None:
+        _check_number("--snr", snr, "a brightness", "a number from 0")
+    if speed is not None:
+        _check_number("--speed", speed, "a speed", "pixels per frame from 0")
     from warte.sky import presets
 
     if preset == "faint":
@@ -455,6 +462,13 @@ def _refit(
     return replace(
         settings, frames=frames, width=width, height=height, movers=movers, camera=camera
     )
+
+
+def _check_number(
+    flag: str, value: float, what: str, allowed: str, *, low: float = 0.0, high: float = 1e6
+) -> None:
+    if not low <= value <= high:  # NaN is not either
+        raise SettingsError(f"{flag} {value:g} is not {what}; give {allowed}, at most {high:g}")
 
 
 def _parse_size(text: str) -> tuple[int, int]:

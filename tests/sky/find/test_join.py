@@ -59,7 +59,7 @@ def test_what_does_not_lead_on_stays_apart() -> None:
     others = [
         track(range(40, 70), (10, 35), (2, 1), rng),  # beside
         track(range(40, 70), (250, 140), (-2, -1), rng),  # back
-        track(range(90, 120), (10, 20), (2, 1), rng),  # after too long
+        track(range(150, 180), (10, 20), (2, 1), rng),  # after too long
         track(range(40, 70), (110, 70), (2, 1), rng),  # too far ahead
         track(range(33, 36), (10, 20), (2, 1), rng),  # too short to tell
     ]
@@ -154,3 +154,12 @@ def test_three_steady_lights_abreast_are_an_aircraft_and_in_a_row_a_train() -> N
     assert one.lamps == 3
     row = [track(range(60), at, (2, 0), rng) for at in ((10, 20), (25, 20), (40, 20))]
     assert len(group_lamps(row)) == 3
+
+
+def test_a_meteors_glowing_train_is_no_track_of_its_own() -> None:
+    rng = np.random.default_rng(22)
+    meteor = track(range(10), (100, 50), (-3, 0.2), rng, snr=300.0)
+    glow = track(range(8, 24), (80, 51.5), (0.3, 0.0), rng, snr=80.0)
+    assert len(join([meteor, glow])) == 1
+    slow = track(range(8, 24), (80, 71.5), (0.3, 0.0), rng, snr=80.0)
+    assert len(join([meteor, slow])) == 2

@@ -57,7 +57,7 @@ def is_faint_mover(fit: Fit, window: Window, false_tracks: float) -> bool:
     lasted = fit.frame[-1] - fit.frame[0]
     score = robust_score(fit.snr) / red_along(fit, window)
     return bool(
-        score > needed_score(fit, window, false_tracks) * window.tail
+        score > needed_score(fit, window, false_tracks) * window.tail**2
         and not on_edge(fit, window)
         and moved(fit) > max(MOVED_PX, SLOWEST_PX * lasted)
     )

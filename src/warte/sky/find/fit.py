@@ -264,13 +264,11 @@ def fit_path(
         if kind + 1 > max(2, len(frames) // 2) and chosen is not None:
             break
         design = basis(frames, min(kind, max(1, len(frames) - 1)))
-        start = star if chosen is None else chosen[1][0]
-        result = fit_basis(matched, frames, start, design, trail, rounds)
+        # from the same start each time: a stiff path may have slid off a mover that changed speed
+        result = fit_basis(matched, frames, star, design, trail, rounds)
         bic = design.shape[1] * 2 * np.log(max(2, result[3].sum())) - 2 * result[4]
         if chosen is None or bic < chosen[0] - 2:
             chosen = (bic, result)
-        elif kind >= 3:
-            break
     assert chosen is not None
     return _observed(matched, frames, chosen[1], trail)
 

@@ -9,8 +9,11 @@ import numpy as np
 from warte.sky.find.fit import Fit
 
 SAME_PX = 3.0  # two tracks of one mover lie so near in the frames they share
+GLOW_PX = 8.0  # a meteor's train stays so near its path
+GLOW_FRAMES = 40  # it is seen at most so long after the meteor
+GLOW_LASTS = 60  # and for at most so many frames
 LAMPS_PX = 45.0  # lamps of one aircraft are at most so far apart
-GAP_FRAMES = 40  # a mover may be lost for so long between two pieces
+GAP_FRAMES = 100  # a mover may be lost for so long between two pieces
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,8 @@ def leads_to(a: Track, b: Track) -> bool:
     along = float(step @ heading)
     across = float(abs(step @ np.array([-heading[1], heading[0]])))
     sideways = 2.0 + 0.08 * gap + 0.08 * abs(along)
-    return turn > 0.9 and across < sideways and -2.0 < along < 1.5 * fast * gap + 4.0
+    ahead = 0.2 * slow * gap - 2 < along < 1.5 * fast * gap + 4
+    return turn > 0.9 and across < sideways and ahead
 
 
 def join(tracks: list[Track]) -> list[Track]:
@@ -118,7 +122,18 @@ def join(tracks: list[Track]) -> list[Track]:
                     merged = True
                     break
         out.append(current)
+    out = [t for t in out if not any(is_afterglow(t, other) for other in out)]
     return sorted(group_lamps(out), key=lambda t: (int(t.frame[0]), float(t.x[0])))
+
+
+def is_afterglow(track: Track, other: Track) -> bool:
+    """Whether ``track`` is the glowing train that a brighter, faster ``other`` left behind."""
+    if track is other or not other.frame[0] < track.frame[0] <= other.frame[-1] + GLOW_FRAMES:
+        return False
+    apart = np.hypot(track.x[:, None] - other.x, track.y[:, None] - other.y).min(axis=1)
+    slower = np.hypot(*velocity(track, 0)) < 0.5 * np.hypot(*velocity(other, 0))
+    fainter = track.flux.max() < other.flux.max()
+    return bool(apart.max() < GLOW_PX and slower and fainter and len(track.frame) < GLOW_LASTS)
 
 
 def blinks(track: Track) -> bool:

@@ -215,7 +215,7 @@ def refine(
     if not len(c):
         return _paths([])
     ends, t0, t1, trail, score = sharpen(cells, c, blur)
-    keep = torch.argsort(-score)[: limit // 4]
+    keep = torch.argsort(-score)[: limit // 6]
     ends, t0, t1, trail = ends[keep], t0[keep], t1[keep], trail[keep]
     ends, t0, t1, score = lengthen(cells, ends, t0, t1, trail, blur)
     every = torch.arange(cells.shape[0], device=cells.device).expand(len(ends), -1)

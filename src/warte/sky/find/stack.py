@@ -304,12 +304,12 @@ def judge(hit: Tensor, sums: Tensor, tile: Tensor, tier: Tier, sigma: float) -> 
     """
     height, width = sums.shape[-2:]
     block, y, x = hit.T
-    iy, ix = tile.T[..., None]
-    values = sums[: len(tile), block, y, x].short()
-    values[~(inside(y, iy, height) & inside(x, ix, width))] = 0
-    score, which = values.max(dim=0)
-    real = score >= tier.hit * sigma
-    block, y, x, score, own = block[real], y[real], x[real], score[real], tile[which[real]]
+    flat = (block * height + y) * width + x
+    score, which = sums.view(len(sums), -1)[: len(tile)].index_select(1, flat).max(dim=0)
+    own = tile[which]
+    real = inside(y, own[:, 0], height) & inside(x, own[:, 1], width)
+    real &= score >= tier.hit * sigma
+    block, y, x, score, own = (v[real] for v in (block, y, x, score.short(), own))
     sum_, other, side = partners(block, y, x, own, sums, tile, tier)
     together = (score + sum_) / sqrt(2)
     paired = together >= tier.pair * sigma

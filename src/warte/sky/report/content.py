@@ -64,7 +64,7 @@ def tracks_section(
         )
         return Section("Tracks", "tracks", [Text(text)])
     head = [
-        "track", "kind", "sure", "first seen", "frames", "lasts (s)", "speed (px/s)",
+        "track", "kind", "sure of kind", "first seen", "frames", "lasts (s)", "speed (px/s)",
         "signal, one frame", "signal, all",
     ]  # fmt: skip
     rows = []

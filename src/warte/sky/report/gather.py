@@ -20,7 +20,7 @@ class Crop:
     """A cut-out round a track's position in one frame."""
 
     frame: int
-    pixels: Pixels  # (CROP_PX, CROP_PX) grey levels
+    pixels: Pixels  # (CROP_PX, CROP_PX) grey levels; NaN outside the recording
 
 
 class Gatherer:
@@ -58,8 +58,9 @@ class Gatherer:
         columns = (work[name].tolist() for name in ("track_id", "x", "y", "in_strip"))
         for track_id, x, y, in_strip in zip(*columns, strict=True):
             if in_strip:
-                crop = cut(frame.pixels, round(x), round(y))
-                self.strips.setdefault(track_id, []).append(Crop(frame.index, crop))
+                crop = cut_inside(frame.pixels, round(x), round(y))
+                if np.isfinite(crop).any():
+                    self.strips.setdefault(track_id, []).append(Crop(frame.index, crop))
             if track_id in self._stacked:
                 total = self._sums.setdefault(track_id, np.zeros((CROP_PX, CROP_PX)))
                 total += cut(frame.pixels, x, y)
@@ -101,6 +102,16 @@ def cut(pixels: Pixels, x: float, y: float) -> Pixels:
     return cv2.getRectSubPix(pixels, (CROP_PX, CROP_PX), (x - 0.5, y - 0.5))  # type: ignore[return-value]
 
 
+def cut_inside(pixels: Pixels, x: int, y: int) -> Pixels:
+    """The same round the centre of a pixel, NaN where the recording has none."""
+    crop = cut(pixels, x, y)
+    for axis, at in enumerate((y, x)):
+        place = np.arange(CROP_PX) + at - CROP_PX // 2
+        outside = (place < 0) | (place >= pixels.shape[axis])
+        crop[(slice(None),) * axis + (outside,)] = np.nan
+    return crop
+
+
 def _with_strips(observations: pd.DataFrame) -> pd.DataFrame:
     """The observations with `in_strip`: whether the frame is one of those shown of its track."""
     table = observations[["track_id", "frame", "x", "y"]].sort_values(["track_id", "frame"])
@@ -114,10 +125,10 @@ def _with_strips(observations: pd.DataFrame) -> pd.DataFrame:
 def strip_pictures(crops: list[Crop], colour: str) -> list[Bytes]:
     """BGR pictures of the cut-outs of one track on one common scale, the position marked."""
     # Each on its own sky, which is not equally bright everywhere.
-    every = np.stack([crop.pixels - np.median(crop.pixels) for crop in crops])
-    noise = level_and_noise(every)[1]
+    every = np.stack([crop.pixels - np.nanmedian(crop.pixels) for crop in crops])
+    noise = level_and_noise(every[np.isfinite(every)])[1]
     middle = slice(CROP_PX // 2 - 3, CROP_PX // 2 + 4)
-    peak = float(every[:, middle, middle].max())
+    peak = float(np.nanmax(every[:, middle, middle], initial=0.0))
     return [_as_picture(pixels, noise, peak, colour) for pixels in every]
 
 
@@ -128,11 +139,11 @@ def stack_picture(stack: Pixels, colour: str) -> Bytes:
 
 
 def _as_picture(pixels: Pixels, noise: float, peak: float, colour: str) -> Bytes:
-    """Pixels less their sky, from black at -2 times the noise to white at the peak."""
+    """Pixels less their sky, from black at -2 times the noise to white at the peak; NaN black."""
     # Noise stays dark grey, and the object is white unless it drowns in the noise.
     white = max(peak, 6 * noise, 1e-12)
     shown = np.clip((pixels + 2 * noise) / (white + 2 * noise), 0, 1) ** 0.8
-    picture = cv2.cvtColor(np.rint(255 * shown).astype(np.uint8), cv2.COLOR_GRAY2BGR)
+    picture = cv2.cvtColor(np.rint(255 * np.nan_to_num(shown)).astype(np.uint8), cv2.COLOR_GRAY2BGR)
     centre, inner, outer = CROP_PX // 2, 7, 12
     for sign in (-1, 1):
         near, far = centre + sign * inner, centre + sign * outer

@@ -42,7 +42,8 @@ HOW_TO_READ = (
     "'Signal' is brightness over noise (SNR) after the best filter for a point of light: in a "
     "typical single frame, and in all frames of the track together. The second is what decides "
     "whether a track is real.",
-    "The kind is a judgement from speed, length, shape and brightness, with its probability. Below "
+    "The kind is a judgement from speed, length, shape and brightness, with its probability. It "
+    "is about the kind alone and does not say that something is there; the signal does. Below "
     "about 80 % look for yourself. An aircraft often blinks, a meteor lasts a fraction of a "
     "second, a satellite moves evenly and may fade as it enters the Earth's shadow.",
     "Positions are in pixels: x to the right, y down, counted from 0 at the middle of the upper "
