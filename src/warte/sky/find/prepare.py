@@ -25,8 +25,9 @@ class Window:
     sigma, on the stars' grid of the reference frame, 0 where a frame does not reach. ``residual``
     (T, H, W) float16: full-resolution residuals, grey levels, on the sensor's grid. ``noise``
     (H, W) float32: sigma of a pixel, grey levels. ``stars`` (h, w) float32: the template in
-    sigma; ``red`` (h, w): see ``red_noise``; ``tail``: see ``heavy_tail``. ``motions`` (T, 4): of the stars (see ``register``);
-    ``agreed`` (T,): stars that fit. ``cell``: pixels per cell; ``psf_sigma_px``: a point's width.
+    sigma; ``red`` (h, w) and ``tail``: see ``red_noise`` and ``heavy_tail``. ``motions`` (T, 4):
+    of the stars (see ``register``); ``agreed`` (T,): stars that fit. ``cell``: pixels per cell;
+    ``psf_sigma_px``: width of a point.
     """
 
     first: int
