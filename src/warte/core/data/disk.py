@@ -4,6 +4,7 @@ import errno
 import os
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+_TEXTS = (os.strerror(errno.ENOSPC), "Not enough space on disk")  # the second is astropy's
 
 
 def is_disk_full(problem: BaseException) -> bool:
@@ -15,7 +16,7 @@ def is_disk_full(problem: BaseException) -> bool:
     while seen is not None:
         if getattr(seen, "errno", None) in _DISK_FULL:
             return True
-        if isinstance(seen, Exception) and os.strerror(errno.ENOSPC) in str(seen):
+        if isinstance(seen, Exception) and any(text in str(seen) for text in _TEXTS):
             return True
         seen = seen.__cause__ or seen.__context__
     return False

@@ -20,7 +20,7 @@ import pandas as pd
 from warte.core.errors import InputError, SettingsError
 from warte.sky.find import detect, faint, link
 from warte.sky.find.accept import is_bright_mover
-from warte.sky.find.fit import Fit, MatchedFrames, fit_path
+from warte.sky.find.fit import Fit, MatchedFrames, fit_trail
 from warte.sky.find.join import Track, track_of
 from warte.sky.find.join import join as join_tracks
 from warte.sky.find.kind import Kinds, load_kinds
@@ -52,7 +52,7 @@ class FindSettings:
             )
         if not 1e-9 <= self.false_tracks <= 10:
             raise SettingsError(
-                f"--false-tracks is {self.false_tracks:g}; allowed is 1e-9 to 10 per window"
+                f"--false-tracks is {self.false_tracks:g}; allowed is 1e-9 to 10 per 100 frames"
             )
 
 
@@ -212,7 +212,7 @@ def find_bright(
         frames = np.arange(blobs.frame[chain[0]], blobs.frame[chain[-1]] + 1)
         star = np.stack([np.interp(frames, blobs.frame[chain], blobs.xy[chain, k]) for k in (0, 1)])
         streaked = float(np.median(np.hypot(*blobs.streak[chain].T)) > 0)
-        fit = fit_path(matched, frames, star.T, streaked, (1, 2, 3, 5, 8, 12))
+        fit = fit_trail(matched, frames, star.T, streaked, (1, 2, 3, 5, 8, 12))
         if is_bright_mover(fit, window):
             fits.append(fit)
     return fits

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.stats import norm
 
 from warte.sky.find.fit import Fit
-from warte.sky.find.prepare import Window
+from warte.sky.find.prepare import STAR_SIGMA, Window
 
 INTERVALS = 200  # independent choices of a path's first and last frame, and of its curvature
 MOVED_PX = 6.0  # a mover travels at least so far against the stars
@@ -14,6 +14,7 @@ SLOWEST_PX = 0.15  # slower than this a faint light is a star (pixels per frame)
 LIT_SNR = 3.0  # a bright mover shines so in a frame
 LIT_FRACTION = 0.25  # and in so many of its frames: it may blink
 BRIGHT_SCORE = 8.0  # sigma of a bright mover's path in all
+STAR_SHARE = 0.3  # a faint path lies at most so much on stars
 EDGE_PX = 4.0  # a path that never leaves so narrow a rim is an effect of the edge
 BEND = 0.08  # a path leaves its chord by at most so much of its length
 
@@ -59,6 +60,7 @@ def is_faint_mover(fit: Fit, window: Window, false_tracks: float) -> bool:
     return bool(
         score > needed_score(fit, window, false_tracks) * window.tail**2
         and not on_edge(fit, window)
+        and not on_stars(fit, window)
         and moved(fit) > max(MOVED_PX, SLOWEST_PX * lasted)
     )
 
@@ -76,6 +78,14 @@ def is_bright_mover(fit: Fit, window: Window) -> bool:
         and is_straight(fit)
         and not on_edge(fit, window)
     )
+
+
+def on_stars(fit: Fit, window: Window) -> bool:
+    """Whether much of the path lies in the light of stars, whose rims flicker and shift."""
+    height, width = window.stars.shape
+    x = np.clip((fit.star_x / window.cell).astype(int), 0, width - 1)
+    y = np.clip((fit.star_y / window.cell).astype(int), 0, height - 1)
+    return bool((window.stars[y, x] > STAR_SIGMA).mean() > STAR_SHARE)
 
 
 def on_edge(fit: Fit, window: Window) -> bool:

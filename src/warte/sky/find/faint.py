@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from warte.sky.find.accept import is_faint_mover, needed_score
-from warte.sky.find.fit import Fit, MatchedFrames, fit_path
+from warte.sky.find.fit import Fit, MatchedFrames, fit_path, fit_trail
 from warte.sky.find.prepare import Window
 from warte.sky.find.refine import Paths, refine
 from warte.sky.find.stack import Tier, search
@@ -89,7 +89,7 @@ def decide(matched: MatchedFrames, paths: Paths, settings: FaintSettings) -> lis
         quick = fit_path(matched, t[ok] + window.first, star[ok], trail, (1,), rounds=3)
         if quick.score < needed_score(quick, window, settings.false_tracks) - 0.7:
             continue
-        fit = fit_path(matched, t[ok] + window.first, star[ok], trail, (1, 2))
+        fit = fit_trail(matched, t[ok] + window.first, star[ok], trail, (1, 2))
         if is_faint_mover(fit, window, settings.false_tracks):
             fits.append(fit)
     return fits

@@ -24,6 +24,7 @@ from scipy.interpolate import BSpline
 from warte.sky.find.prepare import Window
 from warte.sky.find.register import apply_motion
 
+TRAIL_FROM_PX = 1.0  # motion in a frame that trails and points differ by (pixels)
 TRAIL_STEP_PX = 1.0  # a trail is sampled so often
 ROUNDS = 12  # of Fisher scoring
 STEP_MAX_PX = 1.0  # longest step of one round
@@ -271,6 +272,27 @@ def fit_path(
             chosen = (bic, result)
     assert chosen is not None
     return _observed(matched, frames, chosen[1], trail)
+
+
+def fit_trail(
+    matched: MatchedFrames,
+    frames: np.ndarray,
+    star: np.ndarray,
+    trail: float,
+    kinds: tuple[int, ...],
+) -> Fit:
+    """``fit_path`` as a point and as a trail, where the motion lets them differ; the better one.
+
+    ``trail``: the guess, 0 or 1, that is kept where they do not.
+    """
+    fit = fit_path(matched, frames, star, trail, kinds)
+    if len(fit.frame) < 2:
+        return fit
+    way = np.hypot(fit.star_x[-1] - fit.star_x[0], fit.star_y[-1] - fit.star_y[0])
+    if way / (fit.frame[-1] - fit.frame[0]) < TRAIL_FROM_PX:
+        return fit
+    other = fit_path(matched, frames, star, 1.0 - trail, kinds)
+    return other if other.score > fit.score else fit
 
 
 def _observed(

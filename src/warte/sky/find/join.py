@@ -13,6 +13,7 @@ GLOW_PX = 8.0  # a meteor's train stays so near its path
 GLOW_FRAMES = 40  # it is seen at most so long after the meteor
 GLOW_LASTS = 60  # and for at most so many frames
 LAMPS_PX = 45.0  # lamps of one aircraft are at most so far apart
+MIDDLE = 0.15  # error of the lamps' middle, as some are not seen, over their distance
 GAP_FRAMES = 100  # a mover may be lost for so long between two pieces
 
 
@@ -190,16 +191,18 @@ def one_aircraft(team: list[Track]) -> Track:
     """The middle of the lamps, weighted by their mean light, along the longest one's path."""
     lead = team[0]
     weight = np.array([max(float(t.flux.mean()), 1e-6) for t in team])
-    shift = np.zeros(2)
+    shift, spread = np.zeros(2), np.zeros(2)
     flux, error = lead.flux.copy(), lead.flux_err.copy()
     for mate, w in zip(team[1:], weight[1:], strict=True):
         _, i, j = np.intersect1d(lead.frame, mate.frame, return_indices=True)
         offset = np.array([np.median(mate.x[j] - lead.x[i]), np.median(mate.y[j] - lead.y[i])])
         shift += offset * w / weight.sum()
+        spread = np.maximum(spread, np.abs(offset))
         flux[i] += mate.flux[j]
         error[i] = np.hypot(error[i], mate.flux_err[j])
     return Track(
-        *(lead.frame, lead.x + shift[0], lead.y + shift[1], lead.x_err, lead.y_err),
+        *(lead.frame, lead.x + shift[0], lead.y + shift[1]),
+        *(np.hypot(lead.x_err, MIDDLE * spread[0]), np.hypot(lead.y_err, MIDDLE * spread[1])),
         *(flux / error, flux, error),
         trail=lead.trail,
         lamps=len(team),

@@ -251,13 +251,16 @@ def red_noise(cells: np.ndarray, stars: np.ndarray) -> np.ndarray:
 
 
 def heavy_tail(cells: np.ndarray) -> float:
-    """How much farther out the outermost thousandth of the cells lies than Gaussian noise, >= 1.
+    """How much farther out the darkest thousandth of the cells lies than Gaussian noise, 1 to 3.
 
-    A codec leaves long tails, in which chance makes tracks that photons would not.
+    A codec leaves long tails, in which chance makes tracks that photons would not. Only the dark
+    side tells: movers are bright.
     """
-    sample = np.abs(cells[:: max(1, len(cells) // 16)])
-    sample = sample[sample > 0]
-    return max(1.0, float(np.quantile(sample, 0.999)) / 3.29) if sample.size else 1.0
+    sample = cells[:: max(1, len(cells) // 16)]
+    sample = sample[sample != 0]
+    if not sample.size:
+        return 1.0
+    return float(np.clip(-np.quantile(sample, 0.001) / 3.09, 1.0, 3.0))
 
 
 def prepare(frames: np.ndarray, first: int, levels: float | None) -> Window:

@@ -1,0 +1,194 @@
+"""The documentation: commands exist and run, links and pictures are there, columns are right."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+
+from warte.cli import main, sky
+from warte.cli.app import app
+from warte.sky import presets
+from warte.sky.simulate import Satellite, SimulateSettings, SkySettings, simulate
+from warte.sky.tables import OBSERVATION_COLUMNS, TRACK_COLUMNS
+from warte.sky.write import write_recording
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+LARGEST_PICTURE = 300_000  # bytes
+
+
+def _names(pages: list[Path]) -> list[str]:
+    return [str(page.relative_to(ROOT)) for page in pages]
+
+
+def _blocks(page: Path) -> Iterator[tuple[str, bool]]:
+    """Lines of a page, and whether each is code."""
+    fenced = False
+    for line in page.read_text(encoding="utf-8").splitlines():
+        if line.startswith("```"):
+            fenced = not fenced
+        else:
+            yield line, fenced or line.startswith("    ")
+
+
+def _command_lines(page: Path) -> list[list[str]]:
+    """The words after `warte` of each line of code that is a command."""
+    lines = (
+        shlex.split(line, comments=True) for line, code in _blocks(page) if code and "warte" in line
+    )
+    return [line[1:] for line in lines if line and line[0] in ("warte", ".venv/bin/warte")]
+
+
+def _mentions(page: Path) -> list[list[str]]:
+    """The words after `warte` of each command within a sentence; arguments may be left out."""
+    text = "\n".join(line for line, code in _blocks(page) if not code)
+    return [shlex.split(words) for words in re.findall(r"`(?:\.venv/bin/)?warte ([^`]+)`", text)]
+
+
+def _wrong(words: list[str], *, whole: bool) -> str:
+    """What the command line of this program would say against these words; '' for nothing."""
+    command: Any = typer.main.get_command(app)
+    rest = list(words)
+    while rest and hasattr(command, "commands") and not rest[0].startswith("-"):
+        if rest[0] not in command.commands:
+            return f"no command {rest[0]}"
+        command = command.commands[rest.pop(0)]
+    flags = {flag for one in command.params for flag in (*one.opts, *one.secondary_opts)} | {
+        "--help"
+    }
+    unknown = [word for word in rest if word.startswith("-") and word.split("=")[0] not in flags]
+    if unknown:
+        return f"no option {unknown[0]}"
+    if whole and "--help" not in rest and not hasattr(command, "commands"):
+        try:
+            command.make_context("warte", rest)
+        except typer.TyperException as problem:
+            return problem.format_message()
+    return ""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_names(PAGES))
+def test_commands_are_those_of_the_program(page: Path) -> None:
+    wrong = {" ".join(words): _wrong(words, whole=True) for words in _command_lines(page)}
+    wrong |= {" ".join(words): _wrong(words, whole=False) for words in _mentions(page)}
+    assert {words: why for words, why in wrong.items() if why} == {}
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ("sky seek night.mp4", "no command seek"),
+        ("sky find night.mp4 --out night --deep", "no option --deep"),
+        ("sky find night.mp4", "Missing option"),
+        ("sky find night.mp4 --out night --fps fast", "Invalid value for '--fps'"),
+    ],
+)
+def test_a_wrong_command_would_be_seen(words: str, why: str) -> None:
+    assert _wrong(words.split(), whole=True).startswith(why)
+
+
+def test_the_pages_have_commands() -> None:
+    found = {page.name: [words[:2] for words in _command_lines(page)] for page in PAGES}
+    for name in ("README.md", "sky.md"):
+        assert ["sky", "find"] in found[name] and ["sky", "evaluate"] in found[name]
+    assert ["sky", "inject"] in [words[:2] for words in _mentions(ROOT / "docs" / "sky.md")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_names(PAGES))
+def test_chores_are_those_of_the_makefile(page: Path) -> None:
+    chores = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    named = re.findall(
+        r"(?:^    |`)make (\w+)", page.read_text(encoding="utf-8"), flags=re.MULTILINE
+    )
+    assert set(named) <= chores
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_names(PAGES))
+def test_links_and_pictures_are_there(page: Path) -> None:
+    text = "\n".join(line for line, code in _blocks(page) if not code)
+    places = [place.split("#")[0] for place in re.findall(r"\]\(([^)\s]+)\)", text)]
+    local = [place for place in places if place and not re.match(r"[a-z]+:", place)]
+    assert [place for place in local if not (page.parent / place).exists()] == []
+
+
+def test_pictures_are_small() -> None:
+    large = [
+        path.name
+        for path in (ROOT / "docs").glob("**/*.png")
+        if path.stat().st_size > LARGEST_PICTURE
+    ]
+    assert large == []
+
+
+# the sky example --------------------------------------------------------------------------------
+
+
+def _scene() -> SimulateSettings:
+    """A second of sky with one satellite that nobody could miss."""
+    satellite = Satellite(frame=12, x=80, y=60, vx=2.5, vy=1.0, snr=20)
+    sky_there = SkySettings(stars_per_mpx=8000)
+    return SimulateSettings(frames=24, width=160, height=120, sky=sky_there, movers=(satellite,))
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with night.mp4, where the demo's clip is a small one."""
+    monkeypatch.setattr(presets, "demo", _scene)
+    monkeypatch.chdir(tmp_path)
+    frames, _ = simulate(_scene(), np.random.default_rng(2))
+    write_recording(tmp_path / "night.mp4", frames, fps=25.0)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/sky.md"])
+def test_the_commands_of_the_example_run(
+    name: str, desk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = ROOT / name
+    injections = [words for words in _mentions(page) if words[:2] == ["sky", "inject"]]
+    for words in [*_command_lines(page), *injections]:
+        assert main(words) == 0, (words, capsys.readouterr().err)
+    told = capsys.readouterr().out
+    assert "Recall by per-frame SNR" in told
+    # The satellite of night.mp4, and that of the simulated clip as truth and as found.
+    assert told.count("tracks: 1 (1 satellite)") == 3
+
+
+def test_the_result_has_the_files_that_the_readme_names(desk: Path) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    named = re.findall(r"^\| `([^`]+)` \|", text, flags=re.MULTILINE)
+    assert main(["sky", "find", "night.mp4", "--out", "night", "--no-faint", "--quiet"]) == 0
+    assert sorted(named) == sorted(path.name for path in (desk / "night").iterdir())
+
+
+def test_the_demo_prints_what_the_readme_shows(
+    desk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    block = (ROOT / "README.md").read_text(encoding="utf-8").split("```")[1].splitlines()
+    assert main(["sky", "demo", "--out", "demo", "--quiet"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    for lines in (block, told):
+        heads = [line.split() for line in lines if line.split()[:1] == ["track_id"]]
+        assert heads == [sky.SHOWN_COLUMNS], lines
+
+    def last(lines: list[str]) -> list[str]:
+        return [re.sub(r"[\d.]+", "0", line) for line in lines[-3:]]
+
+    assert last(block) == last(told)
+
+
+# columns ----------------------------------------------------------------------------------------
+
+
+def test_columns_are_those_of_the_tables() -> None:
+    text = (ROOT / "docs" / "sky.md").read_text(encoding="utf-8")
+    part = text.split("## What comes out")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (`[^|]+) \|", part, flags=re.MULTILINE)
+    assert re.findall(r"`(\w+)`", " ".join(rows)) == list(TRACK_COLUMNS)
+    paragraph = next(one for one in part.split("\n\n") if one.startswith("`observations.csv`"))
+    assert re.findall(r"`(\w+)`", paragraph) == list(OBSERVATION_COLUMNS)
