@@ -88,3 +88,19 @@ def test_paths_of_bodies_are_straight() -> None:
 def test_too_short(window: Window) -> None:
     assert not is_faint_mover(straight(7, 3.0, 9.0), window, 0.02)
     assert not is_bright_mover(straight(1, 3.0, 99.0), window)
+
+
+def test_faint_paths_on_stars_or_along_the_rim_are_doubted(window: Window) -> None:
+    fit = straight(40, 1.0, 3.0)
+    assert is_faint_mover(fit, window, 0.02)
+    stars = window.stars.copy()
+    stars[14:17, :20] = 10.0  # the path's first cells
+    assert not is_faint_mover(fit, replace(window, stars=stars), 0.02)
+    rim = fit_of(10 + np.arange(40.0), np.full(40, 2.0), 3.0)
+    assert not is_faint_mover(rim, window, 0.02)
+
+
+def test_long_tails_raise_the_bar(window: Window) -> None:
+    bright = straight(20, 2.0, 6.0)
+    assert is_bright_mover(bright, window)
+    assert not is_bright_mover(bright, replace(window, tail=3.0))

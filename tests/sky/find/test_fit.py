@@ -11,6 +11,7 @@ from warte.sky.find.fit import (
     MatchedFrames,
     basis,
     fit_path,
+    fit_trail,
     motion_per_frame,
     smooth_snr,
     trail_noise,
@@ -188,3 +189,15 @@ def test_motion_per_frame() -> None:
     xy = np.array([[0.0, 0.0], [2.0, 1.0], [4.0, 2.0]])
     np.testing.assert_allclose(motion_per_frame(xy, np.arange(3)), [[2.0, 1.0]] * 3)
     np.testing.assert_allclose(motion_per_frame(xy[:1], np.arange(1)), [[0.0, 0.0]])
+
+
+@pytest.mark.parametrize("trail", [0.0, 1.0])
+def test_trails_are_told_from_points(noise_window: MakeWindow, trail: float) -> None:
+    rng = np.random.default_rng(31)
+    window = noise_window(12, (44, 80), rng, psf_sigma_px=SIGMA)
+    t = np.arange(12)
+    path = np.array([40.0, 22.0]) + np.outer(t - 5.5, (5.0, 0.0))
+    for k in t:
+        put(window, k, *path[k], 15.0, (trail * 5.0, 0.0))
+    for guess in (0.0, 1.0):
+        assert fit_trail(MatchedFrames(window), t, path, guess, (1,)).trail == trail

@@ -7,6 +7,7 @@ import pytest
 
 from warte.sky.find.prepare import (
     cell_noise,
+    heavy_tail,
     median_of,
     pixel_noise,
     prepare,
@@ -190,3 +191,14 @@ def test_noise_that_stays_is_told() -> None:
     # eight equal frames: their mean scatters root eight as much as it should
     assert np.median(red_noise(frozen, dark)) == pytest.approx(np.sqrt(8), rel=0.1)
     assert (red_noise(white[:16], dark) == 1).all()
+
+
+def test_tails_are_read_on_the_dark_side_alone() -> None:
+    rng = np.random.default_rng(41)
+    cells = rng.standard_normal((16, 60, 80)).astype(np.float32)
+    assert heavy_tail(cells) == pytest.approx(1.0, abs=0.1)
+    movers = cells.copy()
+    movers[:, 20:30, 20:30] = 50.0
+    assert heavy_tail(movers) == pytest.approx(1.0, abs=0.1)
+    assert heavy_tail(rng.standard_t(3, cells.shape).astype(np.float32)) > 1.8
+    assert heavy_tail(np.zeros_like(cells)) == 1.0

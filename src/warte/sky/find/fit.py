@@ -310,7 +310,8 @@ def _observed(
     noise = matched.window.noise[row, column]
     # the mean along a trail gathers light and noise of more pixels than a point does
     flux_err = noise / (matched.norm * trail_noise(np.hypot(*trails.T), matched.sigma))
-    error = np.hypot(error, REGISTRATION_PX)
+    # where a codec rewrote the light, its shape is less to be trusted, too
+    error = np.hypot(error, REGISTRATION_PX) * matched.window.tail
     score = float(snr[inside].sum() / np.sqrt(max(1, inside.sum())))
     xy, place, error, snr = xy[inside], place[inside], error[inside], snr[inside]
     flux_err = flux_err[inside]
