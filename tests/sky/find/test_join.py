@@ -163,3 +163,14 @@ def test_a_meteors_glowing_train_is_no_track_of_its_own() -> None:
     assert len(join([meteor, glow])) == 1
     slow = track(range(8, 24), (80, 71.5), (0.3, 0.0), rng, snr=80.0)
     assert len(join([meteor, slow])) == 2
+
+
+def test_pieces_that_fill_each_others_gaps_are_one() -> None:
+    rng = np.random.default_rng(23)
+    ends = np.r_[0:30, 60:90]
+    a = track(ends, (10, 20), (2, 1), rng)
+    b = track(range(31, 59), (10, 20), (2, 1), rng)
+    (one,) = join([a, b])
+    assert len(one.frame) == 88
+    beside = track(range(31, 59), (10, 32), (2, 1), rng)
+    assert len(join([a, beside])) == 2

@@ -20,8 +20,8 @@ from warte.sky.model import UNet, UNetSettings, build, compress
 
 WEIGHTS = "unet.safetensors"
 SHAPE = "unet"  # entry of the file's header that holds the UNetSettings
-THRESHOLD = 0.5  # probability from which a cell belongs to a blob
-STRIDE = 4  # frames from one answer of the network to the next; it sees twice as many
+THRESHOLD = 0.8  # probability from which a cell belongs to a blob
+STRIDE = 6  # frames from one look of the network to the next; 4 finds no more, 8 loses some
 
 DETECTION_COLUMNS = [
     "frame",

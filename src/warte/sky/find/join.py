@@ -72,18 +72,19 @@ def velocity(track: Track, end: int) -> np.ndarray:
 
 
 def same_mover(a: Track, b: Track) -> bool:
-    """Whether two tracks are one mover: they share frames and places, or one leads to the other."""
-    both, i, j = np.intersect1d(a.frame, b.frame, return_indices=True)
-    if len(both):
-        apart = np.hypot(a.x[i] - b.x[j], a.y[i] - b.y[j])
-        speed = float(np.hypot(*velocity(a, -1)))
-        # the place along a long trail is known less well
-        return bool(np.median(apart) < SAME_PX + 0.3 * speed) and len(both) >= min(
-            4, len(a.frame), len(b.frame)
-        )
-    if a.frame[0] > b.frame[0]:
+    """Whether two tracks are one mover: they run at one place, or one leads to the other."""
+    if len(b.frame) > len(a.frame):
         a, b = b, a
-    return leads_to(a, b)
+    within = (b.frame >= a.frame[0]) & (b.frame <= a.frame[-1])
+    if not within.any():
+        return leads_to(a, b) if a.frame[0] < b.frame[0] else leads_to(b, a)
+    t = b.frame[within]
+    apart = np.hypot(
+        np.interp(t, a.frame, a.x) - b.x[within], np.interp(t, a.frame, a.y) - b.y[within]
+    )
+    # the place along a long trail is known less well
+    near = SAME_PX + 0.3 * float(np.hypot(*velocity(a, -1)))
+    return bool(np.median(apart) < near) and len(t) >= min(4, len(b.frame))
 
 
 def leads_to(a: Track, b: Track) -> bool:
@@ -160,8 +161,7 @@ def fly_together(a: Track, b: Track) -> bool:
 def group_lamps(tracks: list[Track]) -> list[Track]:
     """Make one track of lights that keep together where one of them blinks: an aircraft.
 
-    So too of three or more that do not follow each other on one line. Steady lights in a row stay
-    apart: satellites fly in trains.
+    So too of lights side by side. Steady lights in a row stay apart: satellites fly in trains.
     """
     rest = sorted(tracks, key=lambda t: -len(t.frame))
     out = []
@@ -176,7 +176,7 @@ def group_lamps(tracks: list[Track]) -> list[Track]:
 
 
 def abreast(lead: Track, team: list[Track]) -> bool:
-    """Whether three lights or more fly side by side, not one behind the other."""
+    """Whether lights fly side by side, as wing lights do, not one behind the other."""
     heading = np.array([lead.x[-1] - lead.x[0], lead.y[-1] - lead.y[0]])
     heading = heading / max(float(np.hypot(*heading)), 1e-9)
     sideways = []
@@ -184,7 +184,7 @@ def abreast(lead: Track, team: list[Track]) -> bool:
         _, i, j = np.intersect1d(lead.frame, mate.frame, return_indices=True)
         dx, dy = np.median(mate.x[j] - lead.x[i]), np.median(mate.y[j] - lead.y[i])
         sideways.append(abs(float(dx * heading[1] - dy * heading[0])))
-    return len(team) >= 2 and max(sideways) > SAME_PX
+    return max(sideways) > SAME_PX
 
 
 def one_aircraft(team: list[Track]) -> Track:

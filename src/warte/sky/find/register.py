@@ -14,6 +14,8 @@ import numpy as np
 STILL = np.array([1.0, 0.0, 0.0, 0.0])
 SEARCH_PX = 4  # a star is looked for so far from where it is expected
 STARS_MAX = 80
+FEW_STARS = 3  # fewer than these may be noise
+RUNAWAY_PX = 15.0  # and then so large a motion is not believed
 HOT_SHARE = 0.08  # of a star's light in its brightest pixel, each of the four beside it has more
 SMOOTH_PX = 0.2  # if motions differ less from a smooth curve, the curve is taken
 
@@ -169,6 +171,8 @@ def register(frames: np.ndarray, reference: int | None = None) -> tuple[np.ndarr
                 motion = last.copy()
             velocity = 0.5 * (motion - last)
             motions[t], agreed[t], last = motion, agree, motion
+    if np.median(agreed) < FEW_STARS and np.abs(motions[:, 2:]).max() > RUNAWAY_PX:
+        motions[:] = STILL  # a point or two of noise were followed, not the sky
     return smooth_motions(motions, agreed), agreed
 
 

@@ -323,9 +323,12 @@ def make_card(
         "data": "simulated recordings alone: warte.sky.simulate.random_scene, half of them "
         "through H.264; no real recording",
         "figures": {key: round(value, 4) for key, value in figures.items()},
+        "threshold": THRESHOLD,
+        "stride": STRIDE,
         "loss_first": round(losses[0], 4),
         "loss_last": round(float(np.mean(tail)), 4),
         "seconds": round(seconds),
+        "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "warte": __version__,
         "settings": asdict(settings),
