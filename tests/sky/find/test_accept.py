@@ -104,3 +104,11 @@ def test_long_tails_raise_the_bar(window: Window) -> None:
     bright = straight(20, 2.0, 6.0)
     assert is_bright_mover(bright, window)
     assert not is_bright_mover(bright, replace(window, tail=3.0))
+
+
+def test_what_stands_on_the_sensor_while_stars_drift_is_no_mover(window: Window) -> None:
+    fit = straight(40, 0.5, 10.0)
+    assert is_bright_mover(fit, window)
+    still = replace(fit, x=np.full(40, 30.0))
+    assert not is_bright_mover(still, window)
+    assert not is_faint_mover(still, window, 0.02)

@@ -27,8 +27,12 @@ def robust_score(snr: np.ndarray) -> float:
 
 
 def moved(fit: Fit) -> float:
-    """Distance between the ends against the stars, pixels."""
-    return float(np.hypot(fit.star_x[-1] - fit.star_x[0], fit.star_y[-1] - fit.star_y[0]))
+    """Distance between the ends, pixels: against the stars or on the sensor, the smaller.
+
+    What stands on the sensor is a hot pixel, or a satellite that nothing tells from one.
+    """
+    stars = np.hypot(fit.star_x[-1] - fit.star_x[0], fit.star_y[-1] - fit.star_y[0])
+    return float(min(stars, np.hypot(fit.x[-1] - fit.x[0], fit.y[-1] - fit.y[0])))
 
 
 def red_along(fit: Fit, window: Window) -> float:
