@@ -101,7 +101,7 @@ def test_faint_paths_on_stars_or_along_the_rim_are_doubted(window: Window) -> No
 
 
 def test_long_tails_raise_the_bar(window: Window) -> None:
-    bright = straight(20, 2.0, 6.0)
+    bright = straight(20, 2.0, 5.0)
     assert is_bright_mover(bright, window)
     assert not is_bright_mover(bright, replace(window, tail=3.0))
 

@@ -76,7 +76,7 @@ def is_bright_mover(fit: Fit, window: Window) -> bool:
     lit = float((fit.snr > LIT_SNR).mean())
     score = float(fit.snr.sum() / np.sqrt(len(fit.snr))) / red_along(fit, window)
     return bool(
-        score > BRIGHT_SCORE * window.tail**2
+        score > BRIGHT_SCORE * window.tail
         and lit >= LIT_FRACTION
         and moved(fit) > MOVED_PX
         and is_straight(fit)
