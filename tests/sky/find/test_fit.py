@@ -1,6 +1,7 @@
 """Fitted paths on noise of known size: errors that hold, and those of King (1983)."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -201,3 +202,17 @@ def test_trails_are_told_from_points(noise_window: MakeWindow, trail: float) -> 
         put(window, k, *path[k], 15.0, (trail * 5.0, 0.0))
     for guess in (0.0, 1.0):
         assert fit_trail(MatchedFrames(window), t, path, guess, (1,)).trail == trail
+
+
+def test_errors_grow_with_the_tails_of_the_noise(noise_window: MakeWindow) -> None:
+    window = noise_window(12, (44, 64), np.random.default_rng(32), psf_sigma_px=SIGMA)
+    t = np.arange(12)
+    path = np.array([32.0, 22.0]) + np.outer(t - 5.5, (1.5, 0.0))
+    for k in t:
+        put(window, k, *path[k], 20.0, (0.0, 0.0))
+    calm, wild = (
+        fit_path(MatchedFrames(one), t, path, 0.0, (1,))
+        for one in (window, replace(window, tail=2.0))
+    )
+    np.testing.assert_allclose(wild.x_err, 2 * calm.x_err)
+    np.testing.assert_allclose(wild.y_err, 2 * calm.y_err)

@@ -167,3 +167,17 @@ def test_jitter_of_the_centres_is_smoothed_and_shaking_is_not() -> None:
     assert np.abs(smooth_motions(jittery, agreed) - drift).max() < 0.06
     shaken = drift + rng.normal(0, [0, 0, 1.0, 1.0], (40, 4))
     np.testing.assert_array_equal(smooth_motions(shaken, agreed), shaken)
+
+
+def test_two_points_that_run_are_not_taken_for_the_sky() -> None:
+    """Two lights that race over an empty field are movers or noise; the camera stands still."""
+    rng = np.random.default_rng(51)
+    rows, columns = np.mgrid[:120, :160]
+    frames = rng.normal(0, 1, (21, 120, 160)).astype(np.float32)
+    for t, frame in enumerate(frames):
+        for x, y in ((60.0, 50.0), (90.0, 70.0)):
+            at = x + 2.0 * (t - 10)
+            frame += 60 * np.exp(-((columns - at) ** 2 + (rows - y) ** 2) / (2 * 1.2**2))
+    motions, agreed = register(frames)
+    assert np.median(agreed) < 3
+    np.testing.assert_allclose(motions, np.tile(STILL, (21, 1)), atol=1e-9)
