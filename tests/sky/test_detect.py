@@ -10,6 +10,7 @@ import torch
 from warte.core.errors import InputError
 from warte.sky.find.detect import DETECTION_COLUMNS, detections, load, motion_map, spans
 from warte.sky.find.prepare import Window, prepare
+from warte.sky.find.settle import as_followed
 from warte.sky.model import UNet, UNetSettings, build
 from warte.sky.simulate import SimulateSettings, SkySettings, simulate
 
@@ -26,7 +27,7 @@ def window(cells: np.ndarray, cell: int = 2, motions: np.ndarray | None = None) 
         stars=np.zeros((height, width), np.float32),
         red=np.ones((height, width), np.float32),
         tail=1.0,
-        motions=still if motions is None else motions,
+        settled=as_followed(still if motions is None else motions, (height, width)),
         agreed=np.full(count, 20),
         cell=cell,
         psf_sigma_px=1.2,

@@ -20,7 +20,7 @@ import pytest
 
 from warte.sky.read import Frame, Recording
 from warte.sky.report import words, write_report
-from warte.sky.report.curve import light_curve, ticks
+from warte.sky.report.curve import light_curve
 from warte.sky.report.gather import (
     CROP_PX,
     Crop,
@@ -281,9 +281,6 @@ def test_light_curves() -> None:
     assert "5 ± 0.45" in svg  # 1 / sqrt(5)
     svg, group = light_curve(np.array([3.0]), np.array([-2.0]), np.array([0.5]), "one")
     assert group == 1 and "nan" not in svg
-    assert ticks(0.0, 1.0, 4) == pytest.approx([0.0, 0.5, 1.0])
-    assert ticks(-30.0, 90.0, 4) == pytest.approx([0.0, 50.0])
-    assert ticks(2.0, 2.0, 4) == [2.0]
 
 
 def test_words() -> None:

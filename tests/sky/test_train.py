@@ -12,6 +12,7 @@ import torch
 
 from warte.core.errors import SettingsError
 from warte.sky.find.detect import detections, load
+from warte.sky.find.settle import as_followed
 from warte.sky.model import UNetSettings
 from warte.sky.simulate import SceneSettings, SimulateSettings, SkySettings
 from warte.sky.train import Clip, ClipSettings, TrainSettings, make_clip, train
@@ -65,8 +66,8 @@ def test_frames_whose_stars_were_lost_teach_nothing(clips: list[Clip]) -> None:
     window = clips[0].window
     good = np.tile([1.0, 0.0, 0.0, 0.0], (12, 1))
     good[:, 2] = 0.5 * (np.arange(12) - 6)
-    assert not lost_frames(replace(window, motions=good), scene).any()
-    still = replace(window, motions=np.tile([1.0, 0.0, 0.0, 0.0], (12, 1)))
+    assert not lost_frames(replace(window, settled=as_followed(good, (64, 64))), scene).any()
+    still = replace(window, settled=as_followed(np.tile([1.0, 0.0, 0.0, 0.0], (12, 1)), (64, 64)))
     np.testing.assert_array_equal(lost_frames(still, scene), np.abs(good[:, 2]) > 1)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from warte.sky.find.prepare import Window
+from warte.sky.find.settle import as_followed
 
 Painter = Callable[..., np.ndarray]
 
@@ -66,7 +67,7 @@ def noise_window() -> Callable[..., Window]:
             stars=np.zeros((shape[0] // 2, shape[1] // 2), np.float32),
             red=np.ones((shape[0] // 2, shape[1] // 2), np.float32),
             tail=1.0,
-            motions=np.tile([1.0, 0.0, 0.0, 0.0], (frames, 1)),
+            settled=as_followed(np.tile([1.0, 0.0, 0.0, 0.0], (frames, 1)), shape),
             agreed=np.full(frames, 20),
             cell=2,
             psf_sigma_px=psf_sigma_px,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from warte.sky.find.fit import (
-    REGISTRATION_PX,
+    MODEL_PX,
     Fit,
     MatchedFrames,
     basis,
@@ -18,6 +18,7 @@ from warte.sky.find.fit import (
     trail_noise,
 )
 from warte.sky.find.prepare import Window
+from warte.sky.find.settle import UNKNOWN_PX
 
 SIGMA = 1.2
 WIDTH = SIGMA
@@ -81,7 +82,7 @@ def test_one_position_is_as_good_as_king_says(noise_window: MakeWindow) -> None:
         fit, path = fitted(noise_window, rng, frames=2, snr=10.0, velocity=(2.0, 0.0))
         off += [*(fit.x - path[:, 0]), *(fit.y - path[:, 1])]
         told += [*fit.x_err, *fit.y_err]
-    king = np.hypot(np.sqrt(2) * WIDTH / 10.0, REGISTRATION_PX)
+    king = np.sqrt(2 * WIDTH**2 / 10.0**2 + UNKNOWN_PX**2 + MODEL_PX**2)
     assert np.median(told) == pytest.approx(king, rel=0.1)
     assert np.std(off) == pytest.approx(king, rel=0.15)
 

@@ -26,9 +26,10 @@ from warte.sky.find.register import apply_motion
 
 TRAIL_FROM_PX = 1.0  # motion in a frame that trails and points differ by (pixels)
 TRAIL_STEP_PX = 1.0  # a trail is sampled so often
+SLOPE_PX = 0.5  # slopes are differences over twice this
 ROUNDS = 12  # of Fisher scoring
 STEP_MAX_PX = 1.0  # longest step of one round
-REGISTRATION_PX = 0.012  # how well the stars' positions are known, added to every error
+MODEL_PX = 0.005  # what sampling and the pixels leave, added to every error
 
 
 @dataclass(frozen=True)
@@ -95,18 +96,39 @@ class MatchedFrames:
         f = (np.arange(samples) + 0.5) / samples - 0.5
         x = xy[:, 0, None] + trails[:, 0, None] * f
         y = xy[:, 1, None] + trails[:, 1, None] * f
-        values = self._bilinear(t, x, y)
+        values = self._cubic(t, x, y)
         return np.asarray(values.mean(1) / trail_noise(length, self.sigma))
 
-    def _bilinear(self, t: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        x = np.clip(x, 0, self.width - 1.001)
-        y = np.clip(y, 0, self.height - 1.001)
+    def _cubic(self, t: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Images ``t`` (n,) at ``x``, ``y`` (n, s), (n, s) (Keys 1981, IEEE ASSP 29, 1153).
+
+        Lines between pixels would lower the peaks between them by a tenth, and draw paths to the
+        pixels' centres.
+        """
+        x = np.clip(x, 1, self.width - 2.001)
+        y = np.clip(y, 1, self.height - 2.001)
         ix, iy = x.astype(int), y.astype(int)
-        fx, fy = x - ix, y - iy
-        images, t = self.images, t[:, None]
-        top = images[t, iy, ix] * (1 - fx) + images[t, iy, ix + 1] * fx
-        low = images[t, iy + 1, ix] * (1 - fx) + images[t, iy + 1, ix + 1] * fx
-        return np.asarray(top * (1 - fy) + low * fy)
+        wx, wy = keys_weights(x - ix), keys_weights(y - iy)
+        corner = (t[:, None] * self.height + iy - 1) * self.width + ix - 1
+        grid = (np.arange(4)[:, None] * self.width + np.arange(4)).ravel()
+        values = self.images.reshape(-1)[corner[..., None] + grid].astype(np.float32)
+        rows = values.reshape(*corner.shape, 4, 4)
+        return np.asarray(np.einsum("nsji,nsi,nsj->ns", rows, wx, wy, optimize=True))
+
+
+def keys_weights(f: np.ndarray) -> np.ndarray:
+    """Weights (..., 4) of the four pixels around a place at ``f`` (...) after the second."""
+    f = np.asarray(f, np.float32)
+    g = 1 - f
+    return np.stack(
+        [
+            -0.5 * f * g * g,
+            1 + f * f * (1.5 * f - 2.5),
+            1 + g * g * (1.5 * g - 2.5),
+            -0.5 * g * f * f,
+        ],
+        -1,
+    )
 
 
 def trail_noise(length: np.ndarray, sigma: float) -> np.ndarray:
@@ -208,7 +230,13 @@ def fit_basis(
         if longest < 0.005:
             break
     place = design @ coef
-    snr, _, _, inside = _local(matched, frames, place, trail)
+    snr, gradient, info, inside = _local(matched, frames, place, trail)
+    # the path was drawn to the noise's peaks: the squared score has grown by the fit's freedom
+    score = max(float(np.where(inside, snr, 0.0).sum()) ** 2 / max(1, inside.sum()), 1.0)
+    covariance = covariance / max(1 - 2 * k / score, 0.5)
+    covariance = covariance * excess_noise(
+        gradient, info, np.maximum(snr, 0) * inside, matched.sigma
+    )
     error = np.stack(
         [
             np.sqrt(np.einsum("nk,kl,nl->n", design, covariance[s, s], design))
@@ -229,7 +257,7 @@ def _local(
     trails = trail * motion_per_frame(xy, frames)
     inside = matched.inside(xy)
     snr = matched.sample(t, xy, trails)
-    half = 0.5
+    half = SLOPE_PX
     gradient = np.stack(
         [
             (matched.sample(t, xy + d, trails) - matched.sample(t, xy - d, trails)) / (2 * half)
@@ -245,6 +273,22 @@ def _local(
         np.eye(2) - ((1 - keep)[:, None, None] * along[:, :, None] * along[:, None, :])
     )
     return snr, gradient, info, inside
+
+
+def excess_noise(gradient: np.ndarray, info: np.ndarray, weight: np.ndarray, sigma: float) -> float:
+    """How much more the slopes along a fitted path vary than unit noise would make them, >= 1.
+
+    A bright mover brings photon noise of its own, a codec rewrites its shape: the scatter of the
+    slopes (n, 2) about zero, which is what the fit leaves, measures either. ``info`` (n, 2, 2) is
+    the variance of a slope in unit noise; ten frames of that stand in for short paths.
+    """
+    # a slope over a finite step
+    step = sigma**2 / SLOPE_PX**2 * (1 - np.exp(-(SLOPE_PX**2) / sigma**2))
+    expected = step * np.stack([info[:, 0, 0], info[:, 1, 1]], 1)
+    w = (weight**2)[:, None]
+    prior = 10 * float((w * expected).sum()) / max(1, int((weight > 0).sum()))
+    seen, wanted = float((w * gradient**2).sum()), float((w * expected).sum())
+    return max(1.0, (seen + prior) / max(wanted + prior, 1e-12))
 
 
 def fit_path(
@@ -311,7 +355,9 @@ def _observed(
     # the mean along a trail gathers light and noise of more pixels than a point does
     flux_err = noise / (matched.norm * trail_noise(np.hypot(*trails.T), matched.sigma))
     # where a codec rewrote the light, its shape is less to be trusted, too
-    error = np.hypot(error, REGISTRATION_PX) * matched.window.tail
+    middle = [(matched.width - 1) / 2, (matched.height - 1) / 2]
+    stars = matched.window.settled.error_at(t, xy - middle)
+    error = np.sqrt(error**2 + stars[:, None] ** 2 + MODEL_PX**2) * matched.window.tail
     score = float(snr[inside].sum() / np.sqrt(max(1, inside.sum())))
     xy, place, error, snr = xy[inside], place[inside], error[inside], snr[inside]
     flux_err = flux_err[inside]

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from warte.sky.find.register import STILL, affine_matrix, find_stars, register
+from warte.sky.find.settle import Settled, settle
 
 SKY_MESH_PX = 16  # the sky's brightness is smooth over so many pixels
 TEMPLATE_FRAMES = 15  # frames whose median is the picture of the stars
@@ -25,9 +26,9 @@ class Window:
     sigma, on the stars' grid of the reference frame, 0 where a frame does not reach. ``residual``
     (T, H, W) float16: full-resolution residuals, grey levels, on the sensor's grid. ``noise``
     (H, W) float32: sigma of a pixel, grey levels. ``stars`` (h, w) float32: the template in
-    sigma; ``red`` (h, w) and ``tail``: see ``red_noise`` and ``heavy_tail``. ``motions`` (T, 4):
-    of the stars (see ``register``); ``agreed`` (T,): stars that fit. ``cell``: pixels per cell;
-    ``psf_sigma_px``: width of a point.
+    sigma; ``red`` (h, w) and ``tail``: see ``red_noise`` and ``heavy_tail``. ``settled``:
+    motions of the stars and their errors; ``agreed`` (T,): stars that fit. ``cell``: pixels per
+    cell; ``psf_sigma_px``: width of a point.
     """
 
     first: int
@@ -37,10 +38,15 @@ class Window:
     stars: np.ndarray
     red: np.ndarray
     tail: float
-    motions: np.ndarray
+    settled: Settled
     agreed: np.ndarray
     cell: int
     psf_sigma_px: float
+
+    @property
+    def motions(self) -> np.ndarray:
+        """Motions of the stars, (T, 4)."""
+        return self.settled.motions
 
     @property
     def blur(self) -> float:
@@ -267,7 +273,9 @@ def prepare(frames: np.ndarray, first: int, levels: float | None) -> Window:
     """Prepare ``frames`` (T, H, W) float32, which are overwritten; ``levels`` as in Recording."""
     for frame in frames:
         frame -= smooth_sky(frame)
-    motions, agreed = register(frames)
+    motions, agreed, stars = register(frames)
+    settled = settle(frames, motions, stars)
+    motions = settled.motions
     template = star_template(frames, motions)
     psf = psf_width(template, find_stars(template))
     remove_stars(frames, motions, template)
@@ -298,7 +306,7 @@ def prepare(frames: np.ndarray, first: int, levels: float | None) -> Window:
         stars=small_stars,
         red=red_noise(cells, small_stars),
         tail=heavy_tail(cells),
-        motions=motions,
+        settled=settled,
         agreed=agreed,
         cell=cell,
         psf_sigma_px=psf,

@@ -140,11 +140,14 @@ def jump(previous: np.ndarray, current: np.ndarray) -> np.ndarray:
     return np.array(shift) if response > 0.05 else np.zeros(2)
 
 
-def register(frames: np.ndarray, reference: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+def register(
+    frames: np.ndarray, reference: int | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Motions of the stars in ``frames`` (T, H, W) against one of them, (T, 4).
 
     Also returns the number of stars that agree in each frame, (T,): under 2 the motion is a guess
-    (the one of the frame before). Frames are followed one by one from the reference outwards.
+    (the one of the frame before); and the stars' places in the reference, (n, 2) pixels. Frames
+    are followed one by one from the reference outwards.
     """
     count, height, width = frames.shape
     reference = count // 2 if reference is None else reference
@@ -173,7 +176,8 @@ def register(frames: np.ndarray, reference: int | None = None) -> tuple[np.ndarr
             motions[t], agreed[t], last = motion, agree, motion
     if np.median(agreed) < FEW_STARS and np.abs(motions[:, 2:]).max() > RUNAWAY_PX:
         motions[:] = STILL  # a point or two of noise were followed, not the sky
-    return smooth_motions(motions, agreed), agreed
+        stars = stars[:0]
+    return smooth_motions(motions, agreed), agreed, stars + centre
 
 
 def _match(
