@@ -1,9 +1,10 @@
-"""`python -m benchmarks sky [--quick]`."""
+"""`python -m benchmarks sky [--quick]` or `python -m benchmarks nmf [--quick]`."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 
+from benchmarks.nmf import cli as nmf
 from benchmarks.sky import cli as sky
 
 
@@ -11,9 +12,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the named benchmark; 0 when every part ran."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     names = parser.add_subparsers(required=True, metavar="NAME")
-    sky.add_arguments(names.add_parser("sky", help=sky.__doc__))
+    for name, part in (("sky", sky), ("nmf", nmf)):
+        one = names.add_parser(name, help=part.__doc__)
+        part.add_arguments(one)
+        one.set_defaults(run=part.run)
     chosen = parser.parse_args(arguments)
-    return sky.run(chosen)
+    return int(chosen.run(chosen))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,16 @@ import pandas as pd
 
 from warte.core.score import wilson_interval
 
-BEGIN, END = "<!-- python -m benchmarks sky: begin -->", "<!-- python -m benchmarks sky: end -->"
+
+def markers(name: str) -> tuple[str, str]:
+    """The comments between which the section of a benchmark stands."""
+    return (
+        f"<!-- python -m benchmarks {name}: begin -->",
+        f"<!-- python -m benchmarks {name}: end -->",
+    )
+
+
+BEGIN, END = markers("sky")
 
 
 @dataclass(frozen=True)
@@ -91,20 +100,21 @@ def _cell(value: object) -> str:
     return str(value)
 
 
-def write_markdown(path: Path, section: str) -> None:
+def write_markdown(path: Path, section: str, name: str = "sky") -> None:
     """Put the section between its markers in a file; the file is made where there is none.
 
     Raises ValueError for a file with only one of the markers.
     """
-    old = path.read_text(encoding="utf-8") if path.exists() else f"# Benchmarks\n\n{BEGIN}\n{END}\n"
-    if (BEGIN in old) != (END in old):
-        raise ValueError(f"{path} has one of the two markers only: {BEGIN}, {END}")
-    if BEGIN not in old:
-        old = f"{old.rstrip()}\n\n{BEGIN}\n{END}\n"
-    before, rest = old.split(BEGIN, 1)
-    after = rest.split(END, 1)[1]
+    begin, end = markers(name)
+    old = path.read_text(encoding="utf-8") if path.exists() else f"# Benchmarks\n\n{begin}\n{end}\n"
+    if (begin in old) != (end in old):
+        raise ValueError(f"{path} has one of the two markers only: {begin}, {end}")
+    if begin not in old:
+        old = f"{old.rstrip()}\n\n{begin}\n{end}\n"
+    before, rest = old.split(begin, 1)
+    after = rest.split(end, 1)[1]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"{before}{BEGIN}\n\n{section}\n{END}{after}", encoding="utf-8")
+    path.write_text(f"{before}{begin}\n\n{section}\n{end}{after}", encoding="utf-8")
 
 
 def draw_recall(path: Path, curves: dict[str, pd.DataFrame]) -> None:

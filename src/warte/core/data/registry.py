@@ -43,6 +43,11 @@ _TEIDESAT = (
     f"{_GITHUB}/Teidesat/teidesat-cubesat-tracker/c71a9dca0c21eced05ade0374156a4b52c5e036d"
     "/data/videos/video6.mp4"
 )
+_LIBROSA = f"{_GITHUB}/librosa/data/450cdd8a002c98e7bdbfebb309fc1ed024001f77/audio"
+_TRUMPET = f"{_LIBROSA}/sorohanro_-_solo-trumpet-06.ogg"
+_VIBE_ACE = f"{_LIBROSA}/Kevin_MacLeod_-_Vibe_Ace.ogg"
+_HUMPBACK = f"{_LIBROSA}/glacier-bay-humpback.ogg"
+_STFT = "magnitude spectrogram at 22050 Hz (2048 samples, steps of 512, Hann), float16"
 
 FILES: tuple[DataFile, ...] = (
     DataFile(
@@ -136,6 +141,97 @@ FILES: tuple[DataFile, ...] = (
         licence="MIT",
         description="one frame of an occultation series with no streak, 2 s exposure, 512x512",
         local="sky/lna_occ_nostreak.fits",
+    ),
+    DataFile(
+        name="trumpet.ogg",
+        url=_TRUMPET,
+        sha256="8374466fd3951d24509da6e799b132a0db0bdeda69d99c69d989a6888d3d727d",
+        licence="CC-BY-3.0 (Mihai Sorohan)",
+        description="solo trumpet, 5.3 s",
+        local="nmf/trumpet.ogg",
+    ),
+    DataFile(
+        name="trumpet_stft.npz",
+        url=_TRUMPET,
+        sha256="bc5ee990a4e04bc6fac847c22a57a59399addd621a34e330002d689a9ce40686",
+        licence="CC-BY-3.0 (Mihai Sorohan)",
+        description="spectrogram of the solo trumpet, 1025 frequencies x 230 frames",
+        local="nmf/trumpet_stft.npz",
+        made_by=_STFT,
+    ),
+    DataFile(
+        name="vibeace.ogg",
+        url=_VIBE_ACE,
+        sha256="6c23aed3dd5aa57f2b1652ecab68d15d9b82ad257f54e639eb2880ca09bc118a",
+        licence="CC-BY-3.0 (Kevin MacLeod)",
+        description="vibraphone, piano, bass and drums",
+        local="nmf/vibeace.ogg",
+    ),
+    DataFile(
+        name="vibeace_stft.npz",
+        url=_VIBE_ACE,
+        sha256="6023c5d29c4075c4fa3011bb72f5221705e1a7868d2bc0bae0ff008991ea53a6",
+        licence="CC-BY-3.0 (Kevin MacLeod)",
+        description="spectrogram of 30 s of vibraphone and band, 1025 frequencies x 1292 frames",
+        local="nmf/vibeace_stft.npz",
+        made_by=f"first 30 s, {_STFT}",
+    ),
+    DataFile(
+        name="humpback.ogg",
+        url=_HUMPBACK,
+        sha256="64395c617b28b5e31a03032b99b4617bc96b926f3bc5c141862cd13fb79ccd8e",
+        licence="public domain (US National Park Service)",
+        description="song of a humpback whale",
+        local="nmf/humpback.ogg",
+    ),
+    DataFile(
+        name="humpback_stft.npz",
+        url=_HUMPBACK,
+        sha256="c44e41980952fc76505f7e44cd7e1b031337727c92d146432888c20ce90daf6b",
+        licence="public domain (US National Park Service)",
+        description="spectrogram of 20 s of whale song, 1025 frequencies x 862 frames",
+        local="nmf/humpback_stft.npz",
+        made_by=f"first 20 s, {_STFT}",
+    ),
+    DataFile(
+        name="nearly_nmf_doublet.npz",
+        url=f"{_GITHUB}/dylanagreen/nearly_nmf/2269e385d75048da9576f453f8d4939b00de6528"
+        "/tests/test_data/doublet_dataset.npy",
+        sha256="daa37d370bcd302ac3c03b3aef38e7c941e915fde52739e2a52b6e3370f79163",
+        licence="BSD-3-Clause",
+        description="510 simulated noisy spectra of 500 pixels with weights, and expected factors",
+        local="nmf/nearly_nmf_doublet.npz",
+        made_by="the six arrays of that folder in one file",
+    ),
+    DataFile(
+        name="digits.npz",
+        url=f"{_GITHUB}/scikit-learn/scikit-learn/5f920ef810b73e0f475a93450f11a791b4c0fc44"
+        "/sklearn/datasets/data/digits.csv.gz",
+        sha256="d4c03bc49a1078dda9fefb466f6a1dfe18a8d08d378dce2955e9ef25067d10d3",
+        licence="CC-BY-4.0 (UCI optical digits)",
+        description="1797 handwritten digits of 8 x 8 pixels, with labels",
+        local="nmf/digits.npz",
+        made_by="scikit-learn's load_digits in one file",
+    ),
+    DataFile(
+        name="all_aml.npz",
+        url=f"{_GITHUB}/mims-harvard/nimfa/9305ff9c8a3246eb322ff21f5fa9370034ff4a92"
+        "/nimfa/datasets/ALL_AML/ALL_AML_data.txt",
+        sha256="a6b1937b2bd5915bffc23b26a87cdce4fa4be497e24277b06c1d105fe36bbb8f",
+        licence="BSD (package that carries it); data: Golub 1999, Brunet 2004",
+        description="expression of 5000 genes in 38 samples of leukaemia, with their names",
+        local="nmf/all_aml.npz",
+        made_by="the table as an array, with the names of the samples",
+    ),
+    DataFile(
+        name="rm017_epochs.npz",
+        url=f"{_GITHUB}/legolason/PyQSOFit/084df5a7d2af76b38719af5851b114ad9ecf4d60"
+        "/example/data/RM017/spec-1325-52762-0133.fits",
+        sha256="16e1165aef88590fd39b225081b0e1045adf821ccc92a1fb8b61002d91a93595",
+        licence="public (SDSS); the repository that carries it: GPL-3.0",
+        description="78 spectra of one quasar with inverse variances, on one wavelength grid",
+        local="spectra/rm017_epochs.npz",
+        made_by="the 78 spectra of that folder on one grid of log10 wavelength",
     ),
 )
 
