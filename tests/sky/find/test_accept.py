@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from warte.sky.find.accept import (
+    INTERVALS,
+    WHOLE,
     is_bright_mover,
     is_faint_mover,
     is_straight,
@@ -41,22 +43,26 @@ def window(noise_window: MakeWindow) -> Window:
 
 def test_noise_passes_as_rarely_as_asked(window: Window) -> None:
     fit = straight(40, 1.5, 1.0)
-    assert needed_score(fit, window, 0.5) < needed_score(fit, window, 0.001)
-    assert needed_score(straight(40, 0.2, 1.0), window, 0.02) < needed_score(fit, window, 0.02)
+    assert needed_score(fit, window, 0.5, INTERVALS) < needed_score(fit, window, 0.001, INTERVALS)
+    assert needed_score(straight(40, 0.2, 1.0), window, 0.02, INTERVALS) < needed_score(
+        fit, window, 0.02, INTERVALS
+    )
     # at p per trial and n trials noise makes n p: two thousand places, 0.02 tracks and one end
     # each would need 4.3 sigma, and there are more ends than one
-    assert 4.3 < needed_score(fit, window, 0.02) < 7
+    assert 4.3 < needed_score(fit, window, 0.02, INTERVALS) < 7
+    # a path with no ends to choose needs less
+    assert needed_score(fit, window, 0.02, WHOLE) < needed_score(fit, window, 0.02, INTERVALS) - 0.5
 
 
 def test_light_decides(window: Window) -> None:
-    assert is_faint_mover(straight(40, 1.5, 2.0), window, 0.02)
-    assert not is_faint_mover(straight(40, 1.5, 0.4), window, 0.02)
+    assert is_faint_mover(straight(40, 1.5, 2.0), window, 0.02, INTERVALS)
+    assert not is_faint_mover(straight(40, 1.5, 0.4), window, 0.02, INTERVALS)
     assert is_bright_mover(straight(20, 2.0, 12.0), window)
     assert not is_bright_mover(straight(20, 2.0, 1.0), window)
 
 
 def test_what_hardly_moves_is_a_star(window: Window) -> None:
-    assert not is_faint_mover(straight(40, 0.05, 5.0), window, 0.02)
+    assert not is_faint_mover(straight(40, 0.05, 5.0), window, 0.02, INTERVALS)
     assert not is_bright_mover(straight(40, 0.05, 20.0), window)
 
 
@@ -64,7 +70,7 @@ def test_one_glint_is_no_track(window: Window) -> None:
     glint = np.zeros(40)
     glint[7] = 80.0
     assert robust_score(glint) == pytest.approx(4 / np.sqrt(40))
-    assert not is_faint_mover(straight(40, 1.5, glint), window, 0.02)
+    assert not is_faint_mover(straight(40, 1.5, glint), window, 0.02, INTERVALS)
     assert robust_score(np.full(16, 3.0)) == pytest.approx(12.0)
 
 
@@ -73,7 +79,9 @@ def test_noise_that_stays_raises_the_bar(window: Window) -> None:
     assert red_along(fit, window) == 1.0
     frozen = replace(window, red=np.full_like(window.red, 3.0))
     assert red_along(fit, frozen) == pytest.approx(3.0)
-    assert is_faint_mover(fit, window, 0.02) and not is_faint_mover(fit, frozen, 0.02)
+    assert is_faint_mover(fit, window, 0.02, INTERVALS) and not is_faint_mover(
+        fit, frozen, 0.02, INTERVALS
+    )
 
 
 def test_paths_of_bodies_are_straight() -> None:
@@ -86,18 +94,18 @@ def test_paths_of_bodies_are_straight() -> None:
 
 
 def test_too_short(window: Window) -> None:
-    assert not is_faint_mover(straight(7, 3.0, 9.0), window, 0.02)
+    assert not is_faint_mover(straight(7, 3.0, 9.0), window, 0.02, INTERVALS)
     assert not is_bright_mover(straight(1, 3.0, 99.0), window)
 
 
 def test_faint_paths_on_stars_or_along_the_rim_are_doubted(window: Window) -> None:
     fit = straight(40, 1.0, 3.0)
-    assert is_faint_mover(fit, window, 0.02)
+    assert is_faint_mover(fit, window, 0.02, INTERVALS)
     stars = window.stars.copy()
     stars[14:17, :20] = 10.0  # the path's first cells
-    assert not is_faint_mover(fit, replace(window, stars=stars), 0.02)
+    assert not is_faint_mover(fit, replace(window, stars=stars), 0.02, INTERVALS)
     rim = fit_of(10 + np.arange(40.0), np.full(40, 2.0), 3.0)
-    assert not is_faint_mover(rim, window, 0.02)
+    assert not is_faint_mover(rim, window, 0.02, INTERVALS)
 
 
 def test_long_tails_raise_the_bar(window: Window) -> None:
@@ -111,4 +119,4 @@ def test_what_stands_on_the_sensor_while_stars_drift_is_no_mover(window: Window)
     assert is_bright_mover(fit, window)
     still = replace(fit, x=np.full(40, 30.0))
     assert not is_bright_mover(still, window)
-    assert not is_faint_mover(still, window, 0.02)
+    assert not is_faint_mover(still, window, 0.02, INTERVALS)

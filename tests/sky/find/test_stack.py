@@ -29,9 +29,10 @@ from warte.sky.find.stack import (
 )
 
 BLUR = 0.65
-POINTS_16 = Tier(4, 0.2, 1.5, 3.6, 4.4, 4.7, trail=False)
-POINTS_32 = Tier(5, 0.1, 0.7, 3.7, 4.6, 5.0, trail=False)
-TRAILS_16 = Tier(4, 2.0, 3.0, 3.6, 4.4, 4.7, trail=True)
+POINTS_16 = Tier(4, 0.2, 1.5, 3.6, 4.4, 4.7, trail=False, keep=2000)
+POINTS_32 = Tier(5, 0.1, 0.7, 3.7, 4.6, 5.0, trail=False, keep=2000)
+POINTS_64 = Tier(6, 0.1, 0.4, 4.0, 4.6, 4.0, trail=False, keep=2000)
+TRAILS_16 = Tier(4, 2.0, 3.0, 3.6, 4.4, 4.7, trail=True, keep=2000)
 
 
 def noise(frames: int, size: tuple[int, int], seed: int) -> np.ndarray:
@@ -198,18 +199,23 @@ def one_thread() -> Iterator[None]:
 
 @pytest.mark.parametrize(
     ("tier", "vx", "vy", "snr"),
-    [(POINTS_16, 0.8, -0.5, 2.0), (POINTS_32, 0.3, 0.25, 1.4), (POINTS_32, -0.12, 0.0, 1.4)],
+    [
+        (POINTS_16, 0.8, -0.5, 2.0),
+        (POINTS_32, 0.3, 0.25, 1.4),
+        (POINTS_32, -0.12, 0.0, 1.4),
+        (POINTS_64, 0.2, -0.15, 1.2),
+    ],
 )
 def test_a_planted_path_is_harvested(tier: Tier, vx: float, vy: float, snr: float) -> None:
     cells = noise(64, (60, 80), 6)
     plant(cells, 40.0, 30.0, vx, vy, snr)
-    found = search(torch.from_numpy(cells), [tier], blur=BLUR)
+    found = join(search(torch.from_numpy(cells), [tier], blur=BLUR))
     true = near(found, 31.5, 40.0, 30.0, vx, vy)
     assert true.any()
     best = found.take(np.array([found.score.argmax()]))
     assert near(best, 31.5, 40.0, 30.0, vx, vy).all()
-    # two blocks see twice the frames; quantised paths and steps lose some of it
-    expected = snr * np.sqrt(2 * 2**tier.level)
+    # two blocks, where there are two, see twice the frames; quantised paths lose some of it
+    expected = snr * np.sqrt(min(2 * 2**tier.level, len(cells)))
     assert 0.5 * expected < best.score[0] < 1.1 * expected
 
 
@@ -225,14 +231,14 @@ def test_a_planted_trail_is_harvested() -> None:
                 -((columns - 60 - vx * k) ** 2 + (rows - 45 - vy * k) ** 2) / (2 * 0.95**2)
             )
         frame += snr * light / light.max()
-    found = search(torch.from_numpy(cells), [TRAILS_16], blur=BLUR)
+    found = join(search(torch.from_numpy(cells), [TRAILS_16], blur=BLUR))
     assert near(found, 15.5, 60.0, 45.0, vx, vy).any()
     assert (found.trail == 1).all()
 
 
 def test_noise_alone_makes_few_candidates() -> None:
     cells = torch.from_numpy(noise(64, (60, 80), 8))
-    found = search(cells, [POINTS_16, POINTS_32], blur=BLUR)
+    found = join(search(cells, [POINTS_16, POINTS_32], blur=BLUR))
     # some 1.8e6 sums: 4.4 sigma and more is reached by one in 2e5, and neighbours go together
     assert len(found) < 400
     assert len(found) == 0 or found.score.max() < 6.5
@@ -241,9 +247,9 @@ def test_noise_alone_makes_few_candidates() -> None:
 def test_threads_find_the_same() -> None:
     cells = noise(32, (40, 48), 9)
     plant(cells, 24.0, 20.0, 0.5, 0.3, 2.5)
-    one = search(torch.from_numpy(cells), [POINTS_16], blur=BLUR)
+    one = join(search(torch.from_numpy(cells), [POINTS_16], blur=BLUR))
     torch.set_num_threads(3)
-    three = search(torch.from_numpy(cells), [POINTS_16], blur=BLUR)
+    three = join(search(torch.from_numpy(cells), [POINTS_16], blur=BLUR))
     assert len(one) and len(one) == len(three)
     order = [np.lexsort((c.vx, c.vy, c.x, c.y, c.t)) for c in (one, three)]
     np.testing.assert_array_equal(one.take(order[0]).score, three.take(order[1]).score)
@@ -252,6 +258,6 @@ def test_threads_find_the_same() -> None:
 def test_one_block_and_none() -> None:
     cells = noise(16, (40, 48), 10)
     plant(cells, 24.0, 20.0, 0.5, 0.3, 3.0)
-    found = search(torch.from_numpy(cells), [POINTS_16], blur=BLUR)
+    found = join(search(torch.from_numpy(cells), [POINTS_16], blur=BLUR))
     assert near(found, 7.5, 24.0, 20.0, 0.5, 0.3).any()
     assert len(join([])) == 0

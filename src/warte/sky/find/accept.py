@@ -8,7 +8,8 @@ from scipy.stats import norm
 from warte.sky.find.fit import Fit
 from warte.sky.find.prepare import STAR_SIGMA, Window
 
-INTERVALS = 200  # independent choices of a path's first and last frame, and of its curvature
+INTERVALS = 400  # twice the independent choices of a path's first and last frame
+WHOLE = 2  # for paths that are there from end to end: the other half of the false tracks
 MOVED_PX = 6.0  # a mover travels at least so far against the stars
 SLOWEST_PX = 0.15  # slower than this a faint light is a star (pixels per frame)
 LIT_SNR = 3.0  # a bright mover shines so in a frame
@@ -43,26 +44,27 @@ def red_along(fit: Fit, window: Window) -> float:
     return float(np.sqrt((window.red[y, x] ** 2).mean()))
 
 
-def needed_score(fit: Fit, window: Window, false_tracks: float) -> float:
+def needed_score(fit: Fit, window: Window, false_tracks: float, choices: int) -> float:
     """Sigma that noise alone exceeds ``false_tracks`` times a window, for a path like ``fit``.
 
     The look-elsewhere effect: as many trials as there are independent places, times independent
-    ends of a path so long, times INTERVALS choices of its first and last frame.
+    ends of a path so long, times ``choices`` of its first and last frame (INTERVALS; WHOLE where
+    the path is there as long as window and picture let it, so that there is nothing to choose).
     """
     place = 4 * np.pi * window.psf_sigma_px**2
     ends = max(1.0, np.pi * moved(fit) ** 2 / place)
-    trials = window.noise.size / place * ends * INTERVALS
+    trials = window.noise.size / place * ends * choices
     return float(norm.isf(min(0.5, false_tracks / trials)))
 
 
-def is_faint_mover(fit: Fit, window: Window, false_tracks: float) -> bool:
+def is_faint_mover(fit: Fit, window: Window, false_tracks: float, choices: int) -> bool:
     """Whether a path of the stack search is more than noise would make, and moves."""
     if len(fit.frame) < 8:
         return False
     lasted = fit.frame[-1] - fit.frame[0]
     score = robust_score(fit.snr) / red_along(fit, window)
     return bool(
-        score > needed_score(fit, window, false_tracks) * window.tail**2
+        score > needed_score(fit, window, false_tracks, choices) * window.tail**2
         and not on_edge(fit, window)
         and not on_stars(fit, window)
         and moved(fit) > max(MOVED_PX, SLOWEST_PX * lasted)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from warte.sky.find.accept import is_faint_mover, needed_score
-from warte.sky.find.fit import Fit, MatchedFrames, fit_path, fit_trail
+from warte.sky.find.accept import INTERVALS, WHOLE, is_faint_mover, needed_score
+from warte.sky.find.fit import Fit, MatchedFrames, fit_path, fit_trail, motion_per_frame
 from warte.sky.find.prepare import Window
-from warte.sky.find.refine import Paths, refine
-from warte.sky.find.stack import Tier, search
+from warte.sky.find.refine import FEWEST_FRAMES, Paths, refine, thin
+from warte.sky.find.stack import Tier, join, search
 
 
 @dataclass(frozen=True)
@@ -22,15 +22,20 @@ class FaintSettings:
     speed_max_px: float = 15.0  # fastest motion tried (pixels per frame)
     speed_long_px: float = 4.5  # up to this speed blocks of 32 frames, beyond of 16 (px/frame)
     trail_from_px: float = 5.0  # from this speed on trails are tried too (pixels per frame)
+    hit_64: float = 4.2  # sigma at which a block of 64 frames is looked at
+    pair_64: float = 4.8  # sigma it must reach with its neighbour in time
+    alone_64: float = 4.2  # or alone
     hit_32: float = 3.5  # sigma at which a block of 32 frames is looked at
     pair_32: float = 4.4  # sigma it must reach with its neighbour in time
     alone_32: float = 4.9  # or alone
     hit_16: float = 3.8  # the same for 16 frames
     pair_16: float = 4.4
     alone_16: float = 4.7
+    keep_slow: int = 4000  # of the slow paths, so many are looked at more closely
+    keep_fast: int = 2000  # of the fast ones, points and trails each
     path: float = 5.3  # sigma a lengthened path must reach, in cells
     false_tracks: float = 0.02  # expected number of false tracks in a window
-    fits_max: int = 80  # at most so many paths are fitted in a window
+    fits_max: int = 160  # at most so many paths are fitted in a window
 
 
 def tiers(settings: FaintSettings, cell: int, count: int) -> list[Tier]:
@@ -43,13 +48,15 @@ def tiers(settings: FaintSettings, cell: int, count: int) -> list[Tier]:
         slow = low
     out = []
     if slow > low:
-        limits = (s.hit_32, s.pair_32, s.alone_32)
-        out.append(Tier(5, low, min(slow, high), *limits, trail=False))
+        level, limits = 5, (s.hit_32, s.pair_32, s.alone_32)
+        if count >= 64:
+            level, limits = 6, (s.hit_64, s.pair_64, s.alone_64)
+        out.append(Tier(level, low, min(slow, high), *limits, trail=False, keep=s.keep_slow))
     if high > slow:
         limits = (s.hit_16, s.pair_16, s.alone_16)
-        out.append(Tier(4, slow, high, *limits, trail=False))
+        out.append(Tier(4, slow, high, *limits, trail=False, keep=s.keep_fast))
         if high > trail:
-            out.append(Tier(4, max(slow, trail), high, *limits, trail=True))
+            out.append(Tier(4, max(slow, trail), high, *limits, trail=True, keep=s.keep_fast))
     return out
 
 
@@ -67,9 +74,10 @@ def search_window(
     np.divide(window.cells, window.red, out=window.cells)  # nobody needs them after this
     cells = torch.from_numpy(window.cells).to(device)
     blur = window.blur
-    candidates = search(
-        cells[first : first + count], tiers(settings, window.cell, count), blur=blur
-    )
+    wanted = tiers(settings, window.cell, count)
+    found = search(cells[first : first + count], wanted, blur=blur)
+    # each by its own: sums of more frames at more speeds reach other heights in noise
+    candidates = join([thin(c, tier.keep) for c, tier in zip(found, wanted, strict=True)])
     candidates.t[:] += first
     paths = refine(cells.clamp_(-4, 4), candidates, threshold=settings.path, blur=blur)
     return decide(matched, paths, settings)
@@ -78,24 +86,44 @@ def search_window(
 def decide(matched: MatchedFrames, paths: Paths, settings: FaintSettings) -> list[Fit]:
     """Fit the best paths at full resolution; keep those that stand, each mover once."""
     fits: list[Fit] = []
-    window = matched.window
     for n in np.argsort(-paths.score)[: settings.fits_max]:
-        t = np.arange(int(paths.start[n]), int(paths.end[n]) + 1)
-        star = _star_pixels(paths, int(n), t, window.cell)
-        ok = matched.inside(matched.sensor(t, star))
-        if ok.sum() < 8 or _seen(fits, t[ok] + window.first, star[ok]):
+        frame, star, choices = _span(matched, paths, int(n))
+        if len(frame) < FEWEST_FRAMES or _seen(fits, frame, star):
             continue
         trail = float(paths.trail[n])
-        frame = t[ok] + window.first
-        quick = fit_path(matched, frame, star[ok], trail, (1,), rounds=3)
-        if quick.score < needed_score(quick, window, settings.false_tracks) - 0.7:
+        window, rate = matched.window, settings.false_tracks
+        quick = fit_path(matched, frame, star, trail, (1,), rounds=3)
+        if quick.score < needed_score(quick, window, rate, choices) - 0.7:
             continue
         # a straight path decides: a curve finds more in noise than the trials allow for
-        if is_faint_mover(
-            fit_path(matched, frame, star[ok], trail, (1,)), window, settings.false_tracks
-        ):
-            fits.append(fit_trail(matched, frame, star[ok], trail, (1, 2)))
+        if is_faint_mover(fit_path(matched, frame, star, trail, (1,)), window, rate, choices):
+            fits.append(fit_trail(matched, frame, star, trail, (1, 2)))
     return fits
+
+
+def _span(matched: MatchedFrames, paths: Paths, n: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Frames of a path, its places there (stars' grid, pixels), and the choices that gave them.
+
+    All frames of the window in which it is in the picture, unless the best part of them stands out
+    by more than the freedom to choose it explains.
+    """
+    window = matched.window
+    t = np.arange(len(window.residual))
+    star = _star_pixels(paths, n, t, window.cell)
+    seen = matched.inside(matched.sensor(t, star))
+    part = seen & (t >= paths.start[n]) & (t <= paths.end[n])
+    if not seen.any():
+        return t[:0], star[:0], WHOLE
+    trail = float(paths.trail[n])
+    scores = []
+    for choice in (seen, part):
+        xy = matched.sensor(t[choice], star[choice])
+        trails = trail * motion_per_frame(xy, t[choice])
+        snr = matched.sample(t[choice], xy, trails) if choice.any() else np.zeros(1)
+        scores.append(float(snr.sum()) / np.sqrt(len(snr)))
+    whole = scores[1] ** 2 - max(scores[0], 0.0) ** 2 < 2 * np.log(INTERVALS / WHOLE)
+    choice = seen if whole else part
+    return t[choice] + window.first, star[choice], WHOLE if whole else INTERVALS
 
 
 def _star_pixels(paths: Paths, n: int, t: np.ndarray, cell: int) -> np.ndarray:

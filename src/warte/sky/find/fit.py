@@ -256,15 +256,11 @@ def _local(
     xy = matched.sensor(t, place)
     trails = trail * motion_per_frame(xy, frames)
     inside = matched.inside(xy)
-    snr = matched.sample(t, xy, trails)
-    half = SLOPE_PX
-    gradient = np.stack(
-        [
-            (matched.sample(t, xy + d, trails) - matched.sample(t, xy - d, trails)) / (2 * half)
-            for d in (np.array([half, 0.0]), np.array([0.0, half]))
-        ],
-        1,
-    )
+    beside = SLOPE_PX * np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]])
+    around = (xy + beside[:, None]).reshape(-1, 2)
+    values = matched.sample(np.tile(t, 5), around, np.tile(trails, (5, 1))).reshape(5, -1)
+    snr = values[0]
+    gradient = np.stack([values[1] - values[2], values[3] - values[4]], 1) / (2 * SLOPE_PX)
     length = np.hypot(*trails.T)
     along = np.where(length[:, None] > 1e-6, trails / np.maximum(length, 1e-6)[:, None], 0.0)
     across = 1 / (2 * matched.sigma**2)

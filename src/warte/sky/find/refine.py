@@ -11,6 +11,7 @@ from torch import Tensor
 from warte.sky.find.stack import Candidates
 
 TRAIL_SAMPLES = 4  # points at which the trail of one frame is sampled
+CHUNK = 256  # paths that are moved at once: their samples stay in the cache
 FEWEST_FRAMES = 8  # a path is at least so long
 
 
@@ -107,6 +108,58 @@ def path_scores(
     return values.sum(1) / inside.sum(1).clamp_min(FEWEST_FRAMES).sqrt() / noise
 
 
+def framed(cells: Tensor) -> Tensor:
+    """``cells`` (T, h, w) with a rim of zeros, and a dark frame at the end, (T + 1, h + 2, w + 2).
+
+    Whatever lies outside is found there, and no path needs to be looked at for its ends.
+    """
+    return torch.nn.functional.pad(cells, (1, 1, 1, 1, 0, 1))
+
+
+def sums_around(
+    padded: Tensor, ends: Tensor, t0: Tensor, t1: Tensor, long: float, end: int, step: float
+) -> Tensor:
+    """Sums of paths (n, 4) with one end moved by -step, 0, step in y and x, (n, 9).
+
+    ``padded`` as from ``framed``; ``end`` 0 or 1; ``long``: trails of so many frames' motion.
+    """
+    count, height, width = padded.shape
+    frames = t0.long()[:, None] + torch.arange(int((t1 - t0).max()) + 1, device=ends.device)
+    seen = (frames >= 0) & (frames < count - 1) & (frames <= t1[:, None])
+    base = torch.where(seen, frames, count - 1) * (height * width)
+    part = (frames - t0[:, None]) / (t1 - t0).clamp_min(1)[:, None]
+    shifts = torch.tensor([-step, 0.0, step], device=ends.device)
+    lever = (part if end else 1 - part)[:, None] * shifts[:, None]
+    velocity = (ends[:, 2:] - ends[:, :2]) / (t1 - t0).clamp_min(1)[:, None]
+    offsets = [((k + 0.5) / TRAIL_SAMPLES - 0.5) * long for k in range(TRAIL_SAMPLES)]
+    total = torch.zeros(len(ends), 3, 3, device=ends.device)
+    for f in offsets if long else [0.0]:
+        rows, columns = (
+            torch.lerp(ends[:, k, None], ends[:, k + 2, None], part).add_(f * velocity[:, k, None])
+            for k in (1, 0)
+        )
+        x = (columns[:, None] + lever).round_().clamp_(-1, width - 2).long() + 1
+        y = ((rows[:, None] + lever).round_().clamp_(-1, height - 2).long() + 1).mul_(width)
+        at = (y + base[:, None])[:, :, None] + x[:, None]
+        total += padded.view(-1)[at].sum(-1)
+    return total.view(-1, 9) / (TRAIL_SAMPLES if long else 1)
+
+
+def path_noise(
+    cells: Tensor, ends: Tensor, t0: Tensor, t1: Tensor, trail: Tensor, blur: float
+) -> Tensor:
+    """Sigma of the sum along each path, (n,), from the frames in which it is in the picture."""
+    count, height, width = cells.shape
+    frames = t0.long()[:, None] + torch.arange(int((t1 - t0).max()) + 1, device=cells.device)
+    part = (frames - t0[:, None]) / (t1 - t0).clamp_min(1)[:, None]
+    x = torch.lerp(ends[:, 0, None], ends[:, 2, None], part)
+    y = torch.lerp(ends[:, 1, None], ends[:, 3, None], part)
+    seen = (frames >= 0) & (frames < count) & (frames <= t1[:, None])
+    seen &= (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)
+    noise = sample_noise((ends[:, 2:] - ends[:, :2]) / (t1 - t0)[:, None], trail, blur)
+    return seen.sum(1).clamp_min(FEWEST_FRAMES).sqrt() * noise
+
+
 def climb(
     cells: Tensor,
     ends: Tensor,
@@ -117,17 +170,21 @@ def climb(
     steps: tuple[float, ...],
 ) -> tuple[Tensor, Tensor]:
     """Move both ends of each path to where its score is highest; returns ends and scores."""
-    best = path_scores(cells, ends, t0, t1, trail, blur, 1)
-    for step in steps:
-        grid = torch.tensor([-step, 0.0, step], device=cells.device)
-        for end in (0, 2):
-            tries = ends[:, None].repeat(1, 9, 1)
-            tries[:, :, end] += grid.repeat(3)
-            tries[:, :, end + 1] += grid.repeat_interleave(3)
-            a, b, long = (v.repeat_interleave(9) for v in (t0, t1, trail))
-            scores = path_scores(cells, tries.view(-1, 4), a, b, long, blur, 1).view(-1, 9)
-            best, which = scores.max(dim=1)
-            ends = tries[torch.arange(len(ends), device=cells.device), which]
+    padded, ends = framed(cells), ends.clone()
+    best = torch.zeros(len(ends), device=cells.device)
+    grid = torch.tensor([-1.0, 0.0, 1.0], device=cells.device)
+    nine = torch.stack([grid.repeat(3), grid.repeat_interleave(3)], 1)  # x, y
+    for long in (0.0, 1.0):
+        for some in torch.nonzero(trail == long)[:, 0].split(CHUNK):
+            if not len(some):
+                continue
+            e, a, b = ends[some], t0[some], t1[some]
+            for step in steps:
+                for end in (0, 1):
+                    score, which = sums_around(padded, e, a, b, long, end, step).max(dim=1)
+                    e[:, 2 * end : 2 * end + 2] += step * nine[which]
+            ends[some] = e
+            best[some] = score / path_noise(cells, e, a, b, trail[some], blur)
     return ends, best
 
 
@@ -146,12 +203,11 @@ def sharpen(cells: Tensor, c: Candidates, blur: float) -> tuple[Tensor, ...]:
 
 
 def lengthen(
-    cells: Tensor, ends: Tensor, t0: Tensor, t1: Tensor, trail: Tensor, blur: float
+    cells: Tensor, ends: Tensor, t0: Tensor, t1: Tensor, trail: Tensor, score: Tensor, blur: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Double the span of each path until it fills the window; the best span is kept."""
     count = cells.shape[0]
-    best = path_scores(cells, ends, t0, t1, trail, blur, 1)
-    kept = (ends.clone(), t0.clone(), t1.clone(), best)
+    kept = (ends.clone(), t0.clone(), t1.clone(), score)
     while bool(((t0 > 0) | (t1 < count - 1)).any()):
         span = (t1 - t0).clamp_min(8)
         a = (t0 - span / 2).clamp_min(0).floor()
@@ -205,19 +261,18 @@ def distinct(paths: Paths, radius: float) -> np.ndarray:
 
 
 def refine(
-    cells: Tensor, candidates: Candidates, *, threshold: float, blur: float, limit: int = 2000
+    cells: Tensor, candidates: Candidates, *, threshold: float, blur: float, limit: int = 8000
 ) -> Paths:
-    """Distinct paths over ``threshold`` sigma, best first.
+    """Distinct paths over ``threshold`` sigma, best first; ``limit`` of them are lengthened.
 
     ``cells`` (T, h, w) float32 in sigma; ``blur``: correlation length of its noise in cells.
     """
-    c = thin(candidates, limit)
-    if not len(c):
+    if not len(candidates):
         return _paths([])
-    ends, t0, t1, trail, score = sharpen(cells, c, blur)
-    keep = torch.argsort(-score)[: limit // 6]
+    ends, t0, t1, trail, score = sharpen(cells, candidates, blur)
+    keep = torch.argsort(-score)[:limit]
     ends, t0, t1, trail = ends[keep], t0[keep], t1[keep], trail[keep]
-    ends, t0, t1, score = lengthen(cells, ends, t0, t1, trail, blur)
+    ends, t0, t1, score = lengthen(cells, ends, t0, t1, trail, score[keep], blur)
     every = torch.arange(cells.shape[0], device=cells.device).expand(len(ends), -1)
     values, inside = sample_paths(cells, ends, t0, t1, every, trail)
     velocity = (ends[:, 2:] - ends[:, :2]) / (t1 - t0)[:, None]

@@ -29,7 +29,7 @@ STEPS_PER_SIGMA = 2  # grey levels of the 8-bit sums per sigma of one frame
 CLIP_SIGMA = 3  # one frame counts at most so much: a glint or a cosmic ray is not a track
 TILE = 8  # velocities are harvested in tiles of TILE x TILE
 # At each level, fewest and most velocities kept: what a tile needs, and its neighbours.
-KEPT = ((4, 6), (6, 9), (9, 16), (16, 30), (25, 30))
+KEPT = ((4, 6), (6, 9), (9, 16), (16, 30), (25, 30), (25, 30))
 LEVEL_BYTES = 64_000_000  # memory for a level, between those
 ONE_THREAD_CELLS = 20_000_000  # windows with more cells are searched by one thread, to save memory
 
@@ -185,8 +185,8 @@ class VelocityTree:
             sums = trailed(self.fine, 2.0 * ix, 2.0 * iy, self.blur, self.work, out)
         else:
             sums = self.compute(level, iy, ix, out=spare)  # fresh memory costs more than the sum
-            if level >= 4:  # halve, so that the next sum fits 8 bits
-                sums >>= 1
+            if level >= 4:  # halve, so that the next sum fits 8 bits: down once, up once
+                sums.add_(level % 2).bitwise_right_shift_(1)
         cache[iy, ix] = sums
         return sums
 
@@ -249,6 +249,7 @@ class Tier:
     pair: float  # sigma that it must reach together with the block before or after
     alone: float  # or sigma that it must reach alone
     trail: bool  # movers trail over the whole frame interval
+    keep: int  # so many of the best places are looked at more closely
 
 
 def tile_velocities(tier: Tier) -> list[list[tuple[int, int]]]:
@@ -390,8 +391,8 @@ def _candidates(
     return Candidates(*(c.float().cpu().numpy() for c in columns))
 
 
-def search(cells: Tensor, tiers: list[Tier], *, blur: float) -> Candidates:
-    """Candidates of all tiers; ``blur``: correlation length of the cells' noise (cells).
+def search(cells: Tensor, tiers: list[Tier], *, blur: float) -> list[Candidates]:
+    """Candidates of each tier; ``blur``: correlation length of the cells' noise (cells).
 
     On a CPU the tiles are shared out among its threads.
     """
@@ -413,8 +414,8 @@ def search(cells: Tensor, tiers: list[Tier], *, blur: float) -> Candidates:
         return found
 
     if threads == 1:
-        return join(work([job[0] for job in jobs]))
+        return work([job[0] for job in jobs])
     # the tiles are what runs side by side, not the sums within them
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         parts = list(pool.map(work, [[job[k] for job in jobs] for k in range(threads)]))
-    return join([c for part in parts for c in part])
+    return [join(list(of_tier)) for of_tier in zip(*parts, strict=True)]
