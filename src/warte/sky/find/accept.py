@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import norm
 
 from warte.sky.find.fit import Fit
 from warte.sky.find.prepare import STAR_SIGMA, Window
@@ -47,14 +46,20 @@ def red_along(fit: Fit, window: Window) -> float:
 def needed_score(fit: Fit, window: Window, false_tracks: float, choices: int) -> float:
     """Sigma that noise alone exceeds ``false_tracks`` times a window, for a path like ``fit``.
 
-    The look-elsewhere effect: as many trials as there are independent places, times independent
-    ends of a path so long, times ``choices`` of its first and last frame (INTERVALS; WHOLE where
-    the path is there as long as window and picture let it, so that there is nothing to choose).
+    The look-elsewhere effect: the expected number of peaks of a Gaussian field over all paths, its
+    four coordinates the two ends of a path (Adler and Taylor 2007, Random Fields and Geometry,
+    12.4.2), times ``choices`` of the first and last frame (INTERVALS; WHOLE where the path is there
+    as long as window and picture let it, so that there is nothing to choose).
     """
-    place = 4 * np.pi * window.psf_sigma_px**2
-    ends = max(1.0, np.pi * moved(fit) ** 2 / place)
-    trials = window.noise.size / place * ends * choices
-    return float(norm.isf(min(0.5, false_tracks / trials)))
+    ends = np.pi * max(moved(fit), 4 * window.psf_sigma_px) ** 2
+    # a matched image curves by 1 / (2 sigma^2); of the mean along a path, both ends have a share
+    curvature = 1 / (2 * window.psf_sigma_px**2)
+    volume = window.noise.size * ends * curvature**2 / 12 / (2 * np.pi) ** 2.5
+    peaks = max(volume * choices / false_tracks, 1e3)
+    score = 6.0
+    for _ in range(20):
+        score = float(np.sqrt(2 * np.log(peaks * score**3)))
+    return score
 
 
 def is_faint_mover(fit: Fit, window: Window, false_tracks: float, choices: int) -> bool:

@@ -34,7 +34,7 @@ class FaintSettings:
     keep_slow: int = 4000  # of the slow paths, so many are looked at more closely
     keep_fast: int = 2000  # of the fast ones, points and trails each
     path: float = 5.3  # sigma a lengthened path must reach, in cells
-    false_tracks: float = 0.02  # expected number of false tracks in a window
+    false_tracks: float = 0.01  # expected number of false tracks in a window
     fits_max: int = 160  # at most so many paths are fitted in a window
 
 

@@ -15,6 +15,7 @@ TEMPLATE_FRAMES = 15  # frames whose median is the picture of the stars
 NOISE_FRAMES = 33  # frames from which the noise of a cell is measured
 STILL_PX = 0.05  # stars that move less over a window are taken to stand still
 RED_FRAMES = 8  # frames whose mean shows noise that stays
+OUTSIDE = np.float32(-1e9)  # marks what a moved frame does not reach
 STAR_SIGMA = 4.0  # a cell of the template brighter than this belongs to a star
 
 
@@ -109,6 +110,35 @@ def star_template(frames: np.ndarray, motions: np.ndarray) -> np.ndarray:
     return median_of(stack)
 
 
+def steady_light(frames: np.ndarray, motions: np.ndarray, template: np.ndarray) -> np.ndarray:
+    """Clipped mean of all ``frames`` less ``template`` on the reference's grid, (H, W).
+
+    The median of a few frames carries a tenth of one frame's variance, which stays where it is and
+    adds up along slow paths; the mean of all carries a hundredth.
+    """
+    shape = template.shape
+    still = is_still(motions, shape)
+    limit = np.float32(3 * 1.4826 * np.median(np.abs(frames[::8, ::4, ::4])) + 1e-6)
+    total, count = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    for t, frame in enumerate(frames):
+        if still:
+            total += np.clip(frame - template, -limit, limit)
+            count += 1
+            continue
+        matrix = affine_matrix(motions[t], shape)
+        there = cv2.warpAffine(
+            *(frame, matrix, shape[::-1]),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=float(OUTSIDE),
+        )
+        seen = there > OUTSIDE / 1000
+        there -= template
+        total += np.where(seen, np.clip(there, -limit, limit), 0)
+        count += seen
+    return total / np.maximum(count, 1)
+
+
 def transparency(frame: np.ndarray, stars: np.ndarray, bright: np.ndarray) -> float:
     """Brightness of a frame's stars relative to the template's, from the pixels ``bright``."""
     if not bright.any():
@@ -143,6 +173,9 @@ def remove_fixed_pattern(frames: np.ndarray, motions: np.ndarray) -> None:
     count = len(frames)
     pick = np.unique(np.linspace(0, count - 1, min(count, TEMPLATE_FRAMES)).round().astype(int))
     frames -= median_of(frames[pick])
+    frames -= steady_light(
+        frames, np.tile(STILL, (count, 1)), np.zeros(frames.shape[1:], np.float32)
+    )
 
 
 def psf_width(template: np.ndarray, stars: np.ndarray) -> float:
@@ -277,6 +310,7 @@ def prepare(frames: np.ndarray, first: int, levels: float | None) -> Window:
     settled = settle(frames, motions, stars)
     motions = settled.motions
     template = star_template(frames, motions)
+    template += steady_light(frames, motions, template)
     psf = psf_width(template, find_stars(template))
     remove_stars(frames, motions, template)
     remove_fixed_pattern(frames, motions)
