@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from warte.sky.find.fit import MatchedFrames
 from warte.sky.find.prepare import (
     cell_noise,
     heavy_tail,
@@ -46,8 +47,8 @@ def test_pure_noise_has_unit_cells() -> None:
     np.testing.assert_allclose(window.cells.std(axis=0).mean(), 1.0, atol=0.02)
     assert abs(window.cells.mean()) < 0.01
     assert np.abs(window.cells).max() < 6
-    # the median of 15 frames was taken off, whose variance is that of one frame times pi / 30
-    expected = 3 * np.sqrt(1 + np.pi / 30)
+    # the mean of 60 frames was taken off: one degree of freedom of 60
+    expected = 3 * np.sqrt(1 - 1 / 60)
     assert window.noise.mean() == pytest.approx(expected, rel=0.05)
     assert window.residual.astype(np.float64).std() == pytest.approx(expected, rel=0.03)
     assert np.median(window.red) == pytest.approx(1.0, abs=0.05)
@@ -202,3 +203,21 @@ def test_tails_are_read_on_the_dark_side_alone() -> None:
     assert heavy_tail(movers) == pytest.approx(1.0, abs=0.1)
     assert heavy_tail(rng.standard_t(3, cells.shape).astype(np.float32)) > 1.8
     assert heavy_tail(np.zeros_like(cells)) == 1.0
+
+
+@pytest.mark.parametrize("drift", [0.0, 0.1])
+def test_sums_along_slow_paths_scatter_as_white_noise(paint: Painter, drift: float) -> None:
+    # the noise of the template stands still: on a slow path it comes again frame after frame
+    rng = np.random.default_rng(3)
+    stars = np.array([[x, y, 30.0] for x in (-60, -20, 20, 60) for y in (-45, 45)])
+    shift = np.outer(np.arange(60), [drift, 0.0])
+    window = prepare(paint(stars, shift, np.ones(60, complex), rng), 0, None)
+    matched, t = MatchedFrames(window), np.arange(60)
+    scores = []
+    for _ in range(400):
+        start = rng.uniform([20, 30], [110, 80])
+        path = start + np.outer(t / 59, rng.uniform(10, 25, 2) * rng.choice([-1, 1], 2))
+        if matched.inside(path).all():
+            scores.append(matched.sample(t, path, np.zeros((60, 2))).sum() / np.sqrt(60))
+    assert len(scores) > 100
+    assert np.std(scores) == pytest.approx(1.0, abs=0.13)
