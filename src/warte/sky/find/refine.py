@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,6 +12,9 @@ from torch import Tensor
 from warte.sky.find.stack import Candidates
 
 TRAIL_SAMPLES = 4  # points at which the trail of one frame is sampled
+MOST = 400  # distinct paths that a window may have
+STEPS = (1.0, 0.5)  # by which the ends of a path are moved (cells)
+HALFWAY = 60  # frames over which all paths are followed before the best are chosen
 CHUNK = 256  # paths that are moved at once: their samples stay in the cache
 FEWEST_FRAMES = 8  # a path is at least so long
 
@@ -188,8 +192,22 @@ def climb(
     return ends, best
 
 
-def sharpen(cells: Tensor, c: Candidates, blur: float) -> tuple[Tensor, ...]:
-    """Candidates' ends, times and scores after a climb over their own frames."""
+class Walk(NamedTuple):
+    """Paths on their way: ends (n, 4: x, y at t0, x, y at t1), t0, t1, trail, score (n,)."""
+
+    ends: Tensor
+    t0: Tensor
+    t1: Tensor
+    trail: Tensor
+    score: Tensor
+
+    def take(self, index: Tensor) -> Walk:
+        """The paths at ``index``."""
+        return Walk(*(part[index] for part in self))
+
+
+def sharpen(cells: Tensor, c: Candidates, blur: float) -> Walk:
+    """Candidates' paths after a climb over their own frames."""
     dev = cells.device
     t, x, y, vx, vy, n, trail = (
         torch.from_numpy(np.ascontiguousarray(v)).float().to(dev)
@@ -198,32 +216,40 @@ def sharpen(cells: Tensor, c: Candidates, blur: float) -> tuple[Tensor, ...]:
     half = (n - 1) / 2
     t0, t1 = t - half, t + half
     ends = torch.stack([x - vx * half, y - vy * half, x + vx * half, y + vy * half], 1)
-    ends, score = climb(cells, ends, t0, t1, trail, blur, (1.0, 0.5))
-    return ends, t0, t1, trail, score
+    ends, score = climb(cells, ends, t0, t1, trail, blur, STEPS)
+    return Walk(ends, t0, t1, trail, score)
 
 
-def lengthen(
-    cells: Tensor, ends: Tensor, t0: Tensor, t1: Tensor, trail: Tensor, score: Tensor, blur: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Double the span of each path until it fills the window; the best span is kept."""
+def lengthen(cells: Tensor, walk: Walk, blur: float, frames: int) -> Walk:
+    """Double the span of each path until it has ``frames`` or fills the window.
+
+    The best span of each is kept.
+    """
     count = cells.shape[0]
-    kept = (ends.clone(), t0.clone(), t1.clone(), score)
-    while bool(((t0 > 0) | (t1 < count - 1)).any()):
-        span = (t1 - t0).clamp_min(8)
-        a = (t0 - span / 2).clamp_min(0).floor()
-        b = (t1 + span / 2).clamp_max(count - 1).ceil()
-        velocity = (ends[:, 2:] - ends[:, :2]) / (t1 - t0)[:, None]
-        first = ends[:, :2] + velocity * (a - t0)[:, None]
-        last = ends[:, :2] + velocity * (b - t0)[:, None]
-        ends, t0, t1 = torch.cat([first, last], 1), a, b
-        ends, score = climb(cells, ends, t0, t1, trail, blur, (1.0, 0.5))
-        better = score > kept[3]
-        new = (ends, t0, t1, score)
-        kept = tuple(  # type: ignore[assignment]
-            torch.where(better[:, None] if o.dim() == 2 else better, n, o)
-            for n, o in zip(new, kept, strict=True)
+    frames = min(frames, count)
+    kept = list(walk)
+    ends, t0, t1, trail, score = walk
+    while True:
+        short = torch.nonzero(t1 - t0 < frames - 1)[:, 0]
+        if not len(short):
+            return Walk(*kept)
+        e, a, b = ends[short], t0[short], t1[short]
+        span = (b - a).clamp_min(8)
+        first, last = (
+            (a - span / 2).clamp_min(0).floor(),
+            (b + span / 2).clamp_max(count - 1).ceil(),
         )
-    return kept
+        velocity = (e[:, 2:] - e[:, :2]) / (b - a)[:, None]
+        start = e[:, :2] + velocity * (first - a)[:, None]
+        end = e[:, :2] + velocity * (last - a)[:, None]
+        e, s = climb(cells, torch.cat([start, end], 1), first, last, trail[short], blur, STEPS)
+        ends, t0, t1 = (
+            old.index_copy(0, short, new) for old, new in ((ends, e), (t0, first), (t1, last))
+        )
+        better = short[s > kept[4][short]]
+        score = score.index_copy(0, short, s)
+        for n, new in ((0, ends), (1, t0), (2, t1), (4, score)):
+            kept[n] = kept[n].index_copy(0, better, new[better])
 
 
 def best_interval(values: np.ndarray, inside: np.ndarray) -> tuple[int, int, float]:
@@ -240,8 +266,10 @@ def best_interval(values: np.ndarray, inside: np.ndarray) -> tuple[int, int, flo
     return int(a), int(b) - 1, float(score[a, b])
 
 
-def distinct(paths: Paths, radius: float) -> np.ndarray:
+def distinct(paths: Paths, radius: float, most: int = MOST) -> np.ndarray:
     """Indices of the paths that are best among those that share most of their way, best first.
+
+    At most ``most`` of them.
 
     Two paths share a frame where they come within ``radius`` cells, or half a frame's motion.
     """
@@ -253,6 +281,8 @@ def distinct(paths: Paths, radius: float) -> np.ndarray:
     reach = radius + 0.5 * np.hypot(paths.vx, paths.vy)
     kept: list[int] = []
     for n in np.argsort(-paths.score):
+        if len(kept) == most:
+            break
         apart = np.hypot(x[kept] - x[n], y[kept] - y[n])
         shared = (near[kept] & seen[n] & (apart < reach[kept][:, None])).sum(axis=1)
         if not (shared >= 0.3 * max(1, seen[n].sum())).any():
@@ -261,18 +291,18 @@ def distinct(paths: Paths, radius: float) -> np.ndarray:
 
 
 def refine(
-    cells: Tensor, candidates: Candidates, *, threshold: float, blur: float, limit: int = 8000
+    cells: Tensor, candidates: Candidates, *, threshold: float, blur: float, limit: int = 2500
 ) -> Paths:
-    """Distinct paths over ``threshold`` sigma, best first; ``limit`` of them are lengthened.
+    """Distinct paths over ``threshold`` sigma, best first; ``limit`` of them are lengthened
+    over the whole window.
 
     ``cells`` (T, h, w) float32 in sigma; ``blur``: correlation length of its noise in cells.
     """
     if not len(candidates):
         return _paths([])
-    ends, t0, t1, trail, score = sharpen(cells, candidates, blur)
-    keep = torch.argsort(-score)[:limit]
-    ends, t0, t1, trail = ends[keep], t0[keep], t1[keep], trail[keep]
-    ends, t0, t1, score = lengthen(cells, ends, t0, t1, trail, score[keep], blur)
+    walk = lengthen(cells, sharpen(cells, candidates, blur), blur, HALFWAY)
+    walk = walk.take(torch.argsort(-walk.score)[:limit])
+    ends, t0, t1, trail, score = lengthen(cells, walk, blur, len(cells))
     every = torch.arange(cells.shape[0], device=cells.device).expand(len(ends), -1)
     values, inside = sample_paths(cells, ends, t0, t1, every, trail)
     velocity = (ends[:, 2:] - ends[:, :2]) / (t1 - t0)[:, None]
