@@ -1,5 +1,6 @@
 """The documentation: commands exist and run, links and pictures are there, columns are right."""
 
+import doctest
 import re
 import shlex
 from collections.abc import Iterator
@@ -8,7 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sklearn.datasets
+import torch
 import typer
+from scipy.io import wavfile
 
 from warte.cli import main, sky
 from warte.cli.app import app
@@ -19,6 +23,7 @@ from warte.sky.write import write_recording
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+NMF_PAGE = ROOT / "docs" / "nmf.md"
 LARGEST_PICTURE = 300_000  # bytes
 
 
@@ -42,6 +47,17 @@ def _command_lines(page: Path) -> list[list[str]]:
         shlex.split(line, comments=True) for line, code in _blocks(page) if code and "warte" in line
     )
     return [line[1:] for line in lines if line and line[0] in ("warte", ".venv/bin/warte")]
+
+
+def _spread_lines(page: Path) -> list[list[str]]:
+    """The words after `-m warte` of each line of code that starts several processes."""
+    lines = (shlex.split(line) for line, code in _blocks(page) if code and "-m warte" in line)
+    return [line[line.index("warte") + 1 :] for line in lines if line[0] in ("torchrun", "mpiexec")]
+
+
+def _python(page: Path) -> list[str]:
+    """The blocks of Python of a page."""
+    return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
 def _mentions(page: Path) -> list[list[str]]:
@@ -75,6 +91,7 @@ def _wrong(words: list[str], *, whole: bool) -> str:
 @pytest.mark.parametrize("page", PAGES, ids=_names(PAGES))
 def test_commands_are_those_of_the_program(page: Path) -> None:
     wrong = {" ".join(words): _wrong(words, whole=True) for words in _command_lines(page)}
+    wrong |= {" ".join(words): _wrong(words, whole=True) for words in _spread_lines(page)}
     wrong |= {" ".join(words): _wrong(words, whole=False) for words in _mentions(page)}
     assert {words: why for words, why in wrong.items() if why} == {}
 
@@ -97,6 +114,9 @@ def test_the_pages_have_commands() -> None:
     for name in ("README.md", "sky.md"):
         assert ["sky", "find"] in found[name] and ["sky", "evaluate"] in found[name]
     assert ["sky", "inject"] in [words[:2] for words in _mentions(ROOT / "docs" / "sky.md")]
+    for verb in ("fit", "transform"):
+        assert ["nmf", verb] in found["nmf.md"]
+    assert [words[:2] for words in _spread_lines(NMF_PAGE)] == [["nmf", "fit"]]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_names(PAGES))
@@ -180,6 +200,63 @@ def test_the_demo_prints_what_the_readme_shows(
         return [re.sub(r"[\d.]+", "0", line) for line in lines[-3:]]
 
     assert last(block) == last(told)
+
+
+# the nmf examples -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with what the page about matrices reads, small."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    x = rng.random((30, 4)) @ rng.random((4, 9))
+    head = ",".join("abcdefghi")
+    for name in ("samples.csv", "more.csv"):
+        np.savetxt(name, x, delimiter=",", header=head, comments="")
+    np.savetxt("hidden.csv", rng.random(x.shape) < 0.1, fmt="%d", delimiter=",")
+    noise = 0.2 * rng.standard_normal(x.shape)
+    np.savez("spectra.npz", flux=x * (x > 1) + noise, ivar=np.full(x.shape, 25.0))
+    seconds = np.arange(8000) / 8000
+    tone = 8000 * np.sin(2 * np.pi * 440 * seconds) * (seconds % 0.25 < 0.1)
+    wavfile.write("song.wav", 8000, tone.astype(np.int16))
+    return tmp_path
+
+
+def test_the_commands_about_matrices_run(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in _command_lines(NMF_PAGE):
+        assert main(words) == 0, (words, capsys.readouterr().err)
+    text = NMF_PAGE.read_text(encoding="utf-8")
+    named = text.split("The folder `parts/` then holds")[1].split("How\nmuch")[0]
+    files = set(re.findall(r"`([a-z]+\.\w+)`", named)) - {"abundances.tif"}
+    assert files == {path.name for path in (table / "parts").iterdir()}
+
+
+def test_the_python_about_matrices_runs(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digits = sklearn.datasets.load_digits()
+    digits.data = digits.data[:200]
+    monkeypatch.setattr(sklearn.datasets, "load_digits", lambda: digits)
+    torch.manual_seed(0)
+    seen: dict[str, Any] = {}
+    exec("\n".join(_python(NMF_PAGE)), seen)  # noqa: S102
+    x, hidden = seen["x"], seen["hidden"]
+    assert np.linalg.norm(seen["same"] - x) < 0.4 * np.linalg.norm(x)
+    assert np.corrcoef(seen["guess"], x[hidden])[0, 1] > 0.75
+    assert seen["templates"].shape == (2, 9) and (seen["amounts"] >= 0).all()
+    # The parts add up to the sound, but for what rounding takes.
+    whole = sum(wavfile.read(path)[1].astype(float) for path in table.glob("part_*.wav"))
+    assert np.abs(whole - wavfile.read("song.wav")[1]).max() < 10
+    views = seen["views"]
+    assert float((seen["tied"]() - views).abs().mean().detach()) < 0.1
+    (seen["w"].sum() + seen["h"].sum()).backward()
+    assert views.grad is not None and bool(views.grad.abs().sum() > 0)
+
+
+def test_the_readme_prints_what_it_shows() -> None:
+    (block,) = _python(ROOT / "README.md")
+    examples = doctest.DocTestParser().get_doctest(block, {}, "README.md", "README.md", 0)
+    assert len(examples.examples) > 3
+    assert doctest.DocTestRunner().run(examples).failed == 0
 
 
 # columns ----------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -106,17 +107,19 @@ def _torchnmf(problem: Problem, lap: Lap, beta: float) -> None:
     """Ten updates a call, after which it looks at its loss anyway; a call's first look, which one
     long run would make once, is some 4 % of the ten."""
     try:
-        from torchnmf.nmf import NMF
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # it compiles with torch.jit
+            from torchnmf.nmf import NMF
     except ImportError as error:
         raise MissingPeer(str(error)) from error
-    # It calls w what stands here as the transpose of h.
-    peer = NMF(W=problem.h.T.contiguous(), H=problem.w.clone())
-    done = 0
+    # It updates first what it calls W; given the transpose, that is w here, as for the others.
+    peer = NMF(W=problem.w.clone(), H=problem.h.T.contiguous())
+    x, done = problem.x.T.contiguous(), 0
     while True:
         with torch.enable_grad():
-            peer.fit(problem.x, beta=beta, tol=-np.inf, max_iter=10)
+            peer.fit(x, beta=beta, tol=-np.inf, max_iter=10)
         done += 10
-        lap(done, peer.H.detach(), peer.W.detach().T)
+        lap(done, peer.W.detach(), peer.H.detach().T)
 
 
 def torchnmf_frobenius(problem: Problem, lap: Lap) -> None:

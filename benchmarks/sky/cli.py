@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--quick", action="store_true", help="few clips: a look, not a measurement")
     add("--only", type=_parts, default=PARTS, metavar="A,B", help=f"parts of {','.join(PARTS)}")
     add("--clips", type=_positive, help="clips for each SNR and series (20; quick: 1)")
+    add("--repeats", type=_positive, help="timed runs of each speed row (5; quick: 1)")
     add("--seed0", type=_fresh, default=SEED0, help=f"first seed, {SEED0} or more")
     add("--workers", type=_positive, default=page.cores(), help="processes (one for each core)")
     add("--device", choices=("cpu", "cuda"), default="cpu", help="where Warte computes")
@@ -94,7 +95,7 @@ def _measure(
         jobs = recall.kind_jobs(seed0, 2 * clips, device)
         tables += recall.kind_tables(run_jobs(jobs, workers, progress, "kind"))
     if "speed" in only:
-        repeats = 1 if chosen.quick else 5
+        repeats = chosen.repeats or (1 if chosen.quick else 5)
         tables.append(speed.speed_table(seed0, repeats, chosen.quick, device, progress))
         tables.append(speed.memory_table(chosen.quick, progress))
     if "real" in only:

@@ -280,6 +280,23 @@ def test_transform_does_not_look_at_hidden_entries(fitted: Path) -> None:
     assert np.abs(np.load("out/w.npy") - w).max() < 1e-2
 
 
+def test_transform_says_what_negative_entries_need(
+    fitted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save("new.npy", -_matrix()[:3])
+    _transform("new.npy", code=2)
+    told = capsys.readouterr().err
+    assert "noisy data around zero need a model that was fitted with --solver nearly" in told
+    assert told.count("\n") == 1 and not Path("out").exists()
+
+
+def test_transform_needs_components(fitted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save("new.npy", _matrix())
+    np.save("model/h.npy", 0 * np.load("model/h.npy"))
+    _transform("new.npy", code=2)
+    assert "error: model: components holds only zeros" in capsys.readouterr().err
+
+
 def test_transform_needs_the_same_columns(fitted: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.save("new.npy", np.ones((3, 5)))
     _transform("new.npy", code=2)

@@ -1,11 +1,21 @@
 """Every kind of unusable data is refused in one line that says what to do."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import scipy.sparse
 import torch
 
-from warte.nmf.check import as_tensor, check_data, check_factor, check_rank, compressed
+from warte.nmf import NMF, PLCA
+from warte.nmf.check import (
+    as_tensor,
+    check_data,
+    check_factor,
+    check_number,
+    check_rank,
+    compressed,
+)
 
 GOOD = np.arange(1.0, 13.0).reshape(4, 3)
 
@@ -81,7 +91,7 @@ def test_what_the_divergence_allows_is_taken() -> None:
 
 
 def test_shapes_and_types_that_are_refused() -> None:
-    refused("has 1 axes .*Reshape your data", GOOD[0])
+    refused("has 1 axis .*Reshape your data", GOOD[0])
     refused("has 3 axes", GOOD[None])
     refused("0 feature", GOOD[:, :0])
     refused("0 sample", GOOD[:0])
@@ -90,6 +100,37 @@ def test_shapes_and_types_that_are_refused() -> None:
     refused("Complex data not supported", scipy.sparse.csr_matrix(GOOD + 1j))
     refused("has dtype <U", np.array([["a", "b"]]))
     refused("is not numeric", np.array([["a", {}]], dtype=object))
+
+
+@pytest.mark.parametrize("estimator", [NMF(2), PLCA(2)], ids=["NMF", "PLCA"])
+def test_estimators_name_the_array_in_one_line(estimator: Any) -> None:
+    for bad, words in (
+        (GOOD + 1j, "X is complex"),
+        (np.array([["a", "b"]]), "X has dtype <U1; allowed are real numbers"),
+        (np.zeros((2, 2), dtype="datetime64[D]"), "X has dtype datetime64"),
+        (GOOD[0], r"X has 1 axis \(shape \(3,\)\); 2 are needed"),
+        (GOOD[None], "X has 3 axes"),
+        (GOOD[:0], r"X has 0 sample\(s\)"),
+        (None, "X has 0 axes"),
+        ([[1, 2], [3]], "X has rows of different lengths"),
+    ):
+        with pytest.raises(ValueError, match=words) as caught:
+            estimator.fit(bad)
+        assert "\n" not in str(caught.value)
+
+
+def test_numbers_of_settings() -> None:
+    for good in (0, 1.5, np.float32(2)):
+        check_number(good, "tol")
+    for bad in (-1, np.inf, np.nan, "1", None, True):
+        with pytest.raises(ValueError, match=r"tol is .*; allowed are finite numbers from 0"):
+            check_number(bad, "tol")
+    check_number(1.0, "forget", above=True, most=1.0)
+    for bad in (0, 1.1):
+        with pytest.raises(
+            ValueError, match=r"forget is .*; allowed are finite numbers over 0 to 1"
+        ):
+            check_number(bad, "forget", above=True, most=1.0)
 
 
 def test_hidden_entries_get_weight_and_value_zero() -> None:

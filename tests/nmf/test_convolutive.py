@@ -317,6 +317,10 @@ def test_no_data_make_nan_or_raise_the_loss(data: st.DataObject) -> None:
     if mask.all():
         mask[0, 0] = False
     model = NMFD(k, window, beta_loss=beta, random_state=0, max_iter=30, tol=0)
+    if not x[~mask].any():
+        with pytest.raises(ValueError, match="X holds only zeros; there is nothing to factorise"):
+            model.fit(x, mask=mask)
+        return
     model.fit(x, mask=mask)
     for result in (model.components_, model.activations_, model.separate(x, mask=mask)):
         assert np.isfinite(result).all() and (result >= 0).all()

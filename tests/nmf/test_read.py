@@ -17,10 +17,13 @@ from rasterio.transform import Affine
 from warte.core.errors import InputError, MissingExtraError, SettingsError
 from warte.nmf.read import (
     Matrix,
+    Source,
     count_rows,
     read,
     read_mask,
+    read_part,
     read_rows,
+    read_source,
     read_weights,
 )
 from warte.nmf.write import (
@@ -299,6 +302,32 @@ def test_picture_of_nothing(tmp_path: Path) -> None:
 # weights and masks ------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_hidden_entries_need_not_be_numbers(value: float, tmp_path: Path) -> None:
+    x = X.copy()
+    x[1, 2] = value
+    np.save(tmp_path / "x.npy", x)
+    np.savez(tmp_path / "x.npz", flux=x, ivar=np.isfinite(x) * 2.0)
+    np.save(tmp_path / "mask.npy", ~np.isfinite(x))
+    np.save(tmp_path / "v.npy", np.isfinite(x) * 2.0)
+    plain = [tmp_path / "x.npy"]
+    sources = (
+        Source(plain, mask=tmp_path / "mask.npy"),
+        Source(plain, weights=tmp_path / "v.npy"),
+        Source([tmp_path / "x.npz"], key="flux", ivar="ivar"),
+    )
+    for source in sources:
+        for data in (read_source(source), read_part(source, lambda count: (0, count))[0]):
+            assert data.effective is not None
+            assert np.array_equal(data.effective == 0, ~np.isfinite(x))
+            assert np.array_equal(data.matrix.values, np.where(np.isfinite(x), x, 0))
+    elsewhere = np.zeros(x.shape, dtype=bool)
+    elsewhere[0, 0] = True
+    np.save(tmp_path / "mask.npy", elsewhere)
+    _says("x.npy has 1 ", lambda: read_source(sources[0]))
+    _says("x.npy has 1 ", lambda: read_part(sources[0], lambda count: (0, count)))
+
+
 def test_weights_and_masks_fit_the_matrix(tmp_path: Path) -> None:
     np.save(tmp_path / "v.npy", X)
     np.save(tmp_path / "mask.npy", X > 5)
@@ -357,6 +386,7 @@ def test_names_and_shapes(tmp_path: Path) -> None:
     _says("does not exist", lambda: read([tmp_path / "x.npy"]))
     (tmp_path / "y.npy").mkdir()
     _says("is a folder", lambda: read([tmp_path / "y.npy"]))
+    _says("is a folder", lambda: read([tmp_path]))
     _says("ends in .mat; allowed are .npy", lambda: read([tmp_path / "x.mat"]))
     _says("has no ending; allowed are .npy", lambda: read([tmp_path / "x"]))
     np.save(tmp_path / "x.npy", np.zeros(3))

@@ -79,17 +79,18 @@ def test_twice_the_weight_is_the_row_twice(exact: bool) -> None:
     double = v.clone()
     double[3] *= 2
     again = torch.cat([x, x[3:4]]), torch.cat([w, w[3:4]]), h, torch.cat([v, v[3:4]])
-    found = solve(x, w, h, double, tol=0, max_iter=400, exact=exact)
-    twice = solve(*again, tol=0, max_iter=400, exact=exact)
-    single = solve(x, w, h, v, tol=0, max_iter=400, exact=exact)
-    torch.testing.assert_close(found.w @ found.h, (twice.w @ twice.h)[:-1], rtol=1e-4, atol=1e-5)
-    assert found.losses[-1] == pytest.approx(twice.losses[-1], rel=1e-8)
+    found = solve(x, w, h, double, tol=0, max_iter=150, exact=exact)
+    twice = solve(*again, tol=0, max_iter=150, exact=exact)
+    single = solve(x, w, h, v, tol=0, max_iter=60, exact=exact)
+    torch.testing.assert_close(found.w @ found.h, (twice.w @ twice.h)[:-1], rtol=1e-2, atol=1e-3)
+    assert found.losses[-1] == pytest.approx(twice.losses[-1], rel=1e-5)
     assert found.losses[-1] > 1.001 * single.losses[-1]
 
 
+@pytest.mark.parametrize("rank", [4, 12])  # from the start with the exact curvature, or later
 @pytest.mark.parametrize("spread", ["gamma", "windows", "wild"])
-def test_far_ahead_of_multiplicative_updates(spread: str) -> None:
-    x, w, h, v = problem(150, 120, 4, seed=4)
+def test_far_ahead_of_multiplicative_updates(spread: str, rank: int) -> None:
+    x, w, h, v = problem(150, 120, rank, seed=4)
     rng = np.random.default_rng(8)
     if spread == "windows":  # each row sees only a part of the columns, as a shifted spectrum
         first = torch.from_numpy(rng.integers(0, 60, (150, 1)))
@@ -118,7 +119,7 @@ def test_w_alone_is_weighted_nonnegative_least_squares() -> None:
 def test_penalties_are_at_a_stationary_point(exact: bool) -> None:
     x, w, h, v = problem(40, 30, 3, seed=2)
     e = Penalty(l1_w=0.3, l2_w=0.2, l1_h=0.1, l2_h=0.4)
-    found = solve(x, w, h, v, penalty=e, tol=0, max_iter=600, exact=exact)
+    found = solve(x, w, h, v, penalty=e, tol=0, max_iter=300, exact=exact)
     assert found.losses[-1] == pytest.approx(loss_of(x, found.w, found.h, v, e), rel=1e-9)
     rest = v * (found.w @ found.h - x)
     for f, slope in (

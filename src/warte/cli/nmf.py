@@ -235,10 +235,10 @@ def transform_matrix(
             data = read_source(source)
         _note_inputs(run, source)
         run.add_input(model)
-        _check_columns(data.matrix, names, h.shape[1], model)
-        _check_values(data, settings, matrix[0])
+        _check_columns(data.matrix, matrix[0], names, h.shape[1], model)
+        _check_values(data, settings, matrix[0], again=True)
         with run.step("transform"):
-            w = _mixtures(data, settings, h, choose_device(device), matrix[0])
+            w = _mixtures(data, settings, h, choose_device(device), matrix[0], model)
         loss, explained = _figures(data, settings.beta, w, h)
         _write_rows(run.path, w, data.matrix, matrix[0])
         facts: dict[str, object] = {
@@ -317,8 +317,11 @@ def _check_settings(settings: Settings, distributed: bool) -> None:
         raise SettingsError("--restarts does not go with --distributed; try several --seed instead")
 
 
-def _check_values(data: "Data", settings: Settings, path: Path) -> None:
-    """Check the visible entries against the loss, in the words of the command line."""
+def _check_values(data: "Data", settings: Settings, path: Path, *, again: bool = False) -> None:
+    """Check the visible entries against the loss, in the words of the command line.
+
+    again: the settings are those of an earlier fit.
+    """
     import numpy as np
     from scipy import sparse
 
@@ -328,11 +331,10 @@ def _check_values(data: "Data", settings: Settings, path: Path) -> None:
         seen = seen[weights > 0]
     low = int((seen < 0).sum())
     if low and settings.solver not in NEGATIVE_ALLOWED:
-        remedy = (
-            "noisy data around zero need --solver nearly"
-            if settings.beta == 2
-            else "hide them with --mask or clip them"
-        )
+        remedy = "hide them with --mask or clip them"
+        if settings.beta == 2:
+            model = "a model that was fitted with " if again else ""
+            remedy = f"noisy data around zero need {model}--solver nearly"
         raise InputError(
             f"{path} has {low} negative entries, the lowest {float(np.min(seen)):.4g}; "
             f"entries from 0 are allowed here: {remedy}"
@@ -347,11 +349,13 @@ def _check_rank(rank: int, rows: int, columns: int, path: Path) -> None:
         )
 
 
-def _check_columns(matrix: "Matrix", names: list[str] | None, count: int, model: Path) -> None:
+def _check_columns(
+    matrix: "Matrix", path: Path, names: list[str] | None, count: int, model: Path
+) -> None:
     columns = matrix.shape[1]
     if columns != count:
         raise InputError(
-            f"the matrix has {columns} columns and the components of {model} have {count}; "
+            f"{path} has {columns} columns and the components of {model} have {count}; "
             "give a matrix with the same columns"
         )
     if names is None or matrix.columns is None or matrix.columns == names:
@@ -359,7 +363,7 @@ def _check_columns(matrix: "Matrix", names: list[str] | None, count: int, model:
     pairs = zip(matrix.columns, names, strict=True)
     found, wanted = next((a, b) for a, b in pairs if a != b)
     raise InputError(
-        f"the matrix has the column {found} where {model} has {wanted}; "
+        f"{path} has the column {found} where {model} has {wanted}; "
         "bring the columns into the same order"
     )
 
@@ -451,20 +455,13 @@ def _fitted(
 
 
 def _mixtures(
-    data: "Data", settings: Settings, h: "np.ndarray", device: str, path: Path
+    data: "Data", settings: Settings, h: "np.ndarray", device: str, path: Path, folder: Path
 ) -> "np.ndarray":
     """The activations w (n, k) of rows for known components h (k, m)."""
-    from warte.nmf.check import as_tensor
-    from warte.nmf.estimator import scale_of
-
-    model = _model(settings, len(h), device)
-    values = data.matrix.values
-    model.components_ = h.astype(values.dtype)
-    model.n_components_, model.n_features_in_ = h.shape
-    weights = None if data.weights is None else as_tensor(data.weights)
-    model._scale = scale_of(as_tensor(values), weights, settings.beta)
+    with _about(folder):
+        model = _model(settings, len(h), device).use_components(h)
     with _about(path):
-        w: np.ndarray = model.transform(values, weights=data.weights, mask=data.hidden)
+        w: np.ndarray = model.transform(data.matrix.values, weights=data.weights, mask=data.hidden)
     return w
 
 

@@ -3,6 +3,7 @@
 Each error is one line: the name of the array, what was found, what is allowed, what to do.
 """
 
+import math
 import warnings
 from typing import Any
 
@@ -104,6 +105,43 @@ def as_tensor(x: Any, name: str = "X") -> Tensor:
     return torch.from_numpy(array)
 
 
+def check_kind(x: Any, name: str = "X") -> None:
+    """Check that an array, or what converts to one, is a matrix of real numbers.
+
+    For estimators, ahead of scikit-learn's own check, whose words are longer and do not name the
+    array. Data frames, sparse matrices and objects are left to that.
+
+    Raises:
+        ValueError: it has not two axes, one of them is empty, or it does not hold real numbers.
+    """
+    if hasattr(x, "columns") or scipy.sparse.issparse(x):
+        return
+    try:
+        array = np.asanyarray(x)
+    except ValueError as error:
+        raise ValueError(
+            f"{name} has rows of different lengths; every row needs as many numbers"
+        ) from error
+    if array.dtype.kind == "c":
+        _real_dtype(torch.complex128, name)
+    if array.dtype.kind not in "fiubO":
+        raise ValueError(_wrong_dtype(name, array.dtype))
+    check_shape(array, name)
+
+
+def check_number(value: Any, name: str, *, above: bool = False, most: float = math.inf) -> None:
+    """Check that a setting is a finite number from 0, or above 0, to `most`.
+
+    Raises:
+        ValueError: it is not; the message names it.
+    """
+    allowed = "over 0" if above else "from 0"
+    allowed += "" if most == math.inf else f" to {most:g}"
+    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if not (number and 0 <= value <= most and value < math.inf and (value > 0 or not above)):
+        raise ValueError(f"{name} is {value!r}; allowed are finite numbers {allowed}")
+
+
 def check_rank(k: int, shape: tuple[int, ...], name: str = "n_components") -> None:
     """Check that a rank is a whole number from 1 to the smaller side of the matrix.
 
@@ -202,16 +240,16 @@ def _check_values(values: Tensor, name: str, beta: float, allow_negative: bool) 
         )
 
 
-def check_shape(x: Tensor, name: str = "X") -> None:
-    """Check that x has two axes and that neither is empty.
+def check_shape(x: Any, name: str = "X") -> None:
+    """Check that a tensor or an array has two axes and that neither is empty.
 
     Raises:
         ValueError: it has not; the message names the shape.
     """
     if x.ndim != 2:
         raise ValueError(
-            f"{name} has {x.ndim} axes (shape {tuple(x.shape)}); 2 are needed. "
-            "Reshape your data, e.g. to (rows, columns)"
+            f"{name} has {x.ndim} {'axis' if x.ndim == 1 else 'axes'} (shape {tuple(x.shape)}); "
+            "2 are needed. Reshape your data, e.g. to (rows, columns)"
         )
     for axis, what in ((0, "sample"), (1, "feature")):
         if x.shape[axis] == 0:

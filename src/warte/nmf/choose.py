@@ -65,7 +65,8 @@ def beta_of(beta_loss: str | float) -> float:
                 f"beta_loss is {beta_loss!r}; allowed are {', '.join(LOSSES)} or a real number"
             )
         return LOSSES[beta_loss]
-    if isinstance(beta_loss, bool) or not np.isfinite(beta_loss):
+    number = isinstance(beta_loss, int | float | np.number) and not isinstance(beta_loss, bool)
+    if not number or not np.isfinite(beta_loss):
         raise ValueError(f"beta_loss is {beta_loss!r}; allowed are names and finite numbers")
     return snapped(float(beta_loss))
 

@@ -364,6 +364,8 @@ class NMFD(BaseEstimator):
     ) -> Any:
         """Learn templates and activations, and return the activations. See `fit`."""
         x, scale = self._data(X, weights, mask)
+        if not bool((x > 0).any()):
+            raise ValueError("X holds only zeros; there is nothing to factorise")
         starts = self._starts(x, scale, components, activations)
         best = self._solve(x, *self._most_promising(x, scale, list(starts)), scale)
         self.n_iter_, self.losses_ = best.n_iter, best.losses

@@ -35,6 +35,7 @@ from warte.nmf.start import (
     POWER_PASSES,
     SMALL,
     Kind,
+    default_kind,
     leading_svd,
     mean_of,
     random_start,
@@ -241,8 +242,7 @@ def fit(
     rows = _Rows.of(x)
     _agreed(lambda: check_rank(k, (rows.count, x.shape[1])))
     chosen = _agreed(lambda: _choose(solver, x, beta, scale, penalties))
-    kind: Kind = init or ("nndsvdar" if beta == 2 else "random")
-    w, h = start(x, k, kind, np.random.default_rng(seed), scale)
+    w, h = start(x, k, init or default_kind(beta), np.random.default_rng(seed), scale)
     common: dict[str, Any] = {
         "penalty": penalties, "tol": tol, "max_iter": max_iter, "total": total, "watch": watch,
     }  # fmt: skip

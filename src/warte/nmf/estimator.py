@@ -13,11 +13,20 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from warte.nmf import online
-from warte.nmf.check import as_tensor, check_data, check_factor, check_rank, check_shape, is_sparse
+from warte.nmf.check import (
+    as_tensor,
+    check_data,
+    check_factor,
+    check_kind,
+    check_number,
+    check_rank,
+    check_shape,
+    is_sparse,
+)
 from warte.nmf.choose import ABILITIES, beta_of, choose, loss_of, run
 from warte.nmf.divergence import floor_of
 from warte.nmf.solve import Penalty, Solution, Watch
-from warte.nmf.start import mean_of, random_start, start
+from warte.nmf.start import default_kind, mean_of, random_start, start
 
 # Rank taken when none is given, where the matrix is large enough.
 DEFAULT_RANK = 10
@@ -255,8 +264,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """Return the penalties, checked."""
         penalty = Penalty(self.l1_w, self.l2_w, self.l1_h, self.l2_h, self.ortho_h, self.smooth_h)
         for name, value in vars(penalty).items():
-            if not 0 <= value < math.inf:
-                raise ValueError(f"{name} is {value!r}; allowed are finite numbers from 0")
+            check_number(value, name)
         return penalty
 
     def _check_settings(self) -> None:
@@ -265,14 +273,13 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
                 raise ValueError(f"{name} is {value!r}; allowed are whole numbers from 1")
-        if not 0 <= self.tol < math.inf:
-            raise ValueError(f"tol is {self.tol!r}; allowed are finite numbers from 0")
+        check_number(self.tol, "tol")
         if self.n_init > 1 and self.init not in (None, "random"):
             raise ValueError(
                 f'init is {self.init!r} with n_init={self.n_init}; restarts need init="random"'
             )
-        if self.forget is not None and not 0 < self.forget <= 1:
-            raise ValueError(f"forget is {self.forget!r}; allowed are numbers over 0 to 1")
+        if self.forget is not None:
+            check_number(self.forget, "forget", above=True, most=1.0)
 
     def _prepare(
         self, X: Any, weights: Any, mask: Any, *, reset: bool
@@ -285,6 +292,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             validate_data(self, X, reset=reset, skip_check_array=True)
             matrix: Any = X
         else:
+            check_kind(X)
             matrix = validate_data(
                 self,
                 X,
@@ -322,8 +330,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """Return the start, or the starts of all restarts as a batch."""
         if self.n_init == 1:
             negative = bool(((x.values() if is_sparse(x) else x) < 0).any())
-            frobenius = beta_of(self.beta_loss) == 2
-            kind = self.init or ("nndsvdar" if frobenius and not negative else "random")
+            kind = self.init or default_kind(beta_of(self.beta_loss), negative=negative)
             return start(x, k, kind, generator, weights)  # type: ignore[arg-type]
         mean = mean_of(x, weights)
         shape = (int(x.shape[0]), int(x.shape[1]))

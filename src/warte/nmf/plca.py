@@ -17,13 +17,21 @@ from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import numpy as np
+import scipy.sparse
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from warte.nmf.check import as_tensor, check_data, check_rank, check_shape, is_sparse
+from warte.nmf.check import (
+    as_tensor,
+    check_data,
+    check_kind,
+    check_rank,
+    check_shape,
+    is_sparse,
+)
 from warte.nmf.convolution import Stacked, reconstruct
 from warte.nmf.divergence import floor_of
 from warte.nmf.estimator import device_of, generator_of
@@ -260,12 +268,15 @@ def _checked(estimator: Any, X: Any, *, reset: bool, sparse: bool) -> Tensor:
     if isinstance(X, Tensor):
         check_shape(X)
         validate_data(estimator, X, reset=reset, skip_check_array=True)
+    elif scipy.sparse.issparse(X) and not sparse:
+        raise ValueError("X is sparse; a dense matrix is needed: pass X.toarray()")
     elif not isinstance(X, np.ma.MaskedArray):
+        check_kind(X)
         matrix = validate_data(
             estimator,
             X,
             reset=reset,
-            accept_sparse=("csr", "csc", "coo") if sparse else False,
+            accept_sparse=("csr", "csc", "coo"),
             dtype=[np.float64, np.float32],
             ensure_all_finite=False,
         )

@@ -127,17 +127,33 @@ def read_source(source: Source) -> Data:
     first = source.paths[0]
     if source.ivar is not None and first.suffix.lower() != ".npz":
         raise SettingsError(f"--ivar is for .npz files, and {first} is none; give --weights FILE")
-    matrix = read(source.paths, key=source.key, missing=source.missing)
-    weights, hidden = None, matrix.hidden
+    matrix = _read(source.paths, source.key)
+    weights, mask = None, None
     if source.ivar is not None:
         weights = read_weights(first, matrix, key=source.ivar)
     if source.weights is not None:
         weights = read_weights(source.weights, matrix)
     if source.mask is not None:
         mask = read_mask(source.mask, matrix)
-        hidden = mask if hidden is None else hidden | mask
-    if scipy.sparse.issparse(matrix.values) and (weights is not None or hidden is not None):
+    if scipy.sparse.issparse(matrix.values) and (weights is not None or mask is not None):
         raise InputError(f"{first} is sparse; weights and masks need a dense matrix: give one")
+    return _covered(matrix, weights, mask, source)
+
+
+def _covered(
+    matrix: Matrix, weights: Array | None, mask: npt.NDArray[np.bool_] | None, source: Source
+) -> Data:
+    """Put together what was read: only entries that nothing hides must be numbers."""
+    covered = mask
+    if weights is not None:
+        covered = weights == 0 if mask is None else mask | (weights == 0)
+    if covered is not None:
+        values = np.where(covered, 0, matrix.values).astype(matrix.values.dtype, copy=False)
+        matrix = replace(matrix, values=values)
+    matrix = _checked(matrix, source.paths[0], source.missing)
+    hidden = matrix.hidden
+    if mask is not None:
+        hidden = mask if hidden is None else hidden | mask
     return Data(matrix, weights, hidden)
 
 
@@ -167,9 +183,8 @@ def read_part(source: Source, part: Callable[[int], tuple[int, int]]) -> tuple[D
     first = source.paths[0]
     count = count_rows(first)
     window = part(count)
-    matrix = _checked(Matrix(read_rows(first, *window)), first, source.missing)
-    hidden = matrix.hidden
-    weights = None
+    matrix = Matrix(read_rows(first, *window))
+    weights, mask = None, None
     if source.weights is not None:
         _check_count(source.weights, count)
         weights = _positive(_fitting(read_rows(source.weights, *window), source.weights, matrix),
@@ -178,8 +193,8 @@ def read_part(source: Source, part: Callable[[int], tuple[int, int]]) -> tuple[D
         _check_count(source.mask, count)
         mask = _yes_or_no(_fitting(read_rows(source.mask, *window), source.mask, matrix),
                           source.mask)  # fmt: skip
-        hidden = mask if hidden is None else hidden | mask
-    return Data(matrix, weights, hidden), matrix, count
+    data = _covered(matrix, weights, mask, source)
+    return data, data.matrix, count
 
 
 def _check_count(path: Path, count: int) -> None:
@@ -202,11 +217,16 @@ def read(paths: Sequence[Path], *, key: str | None = None, missing: Missing = "e
         SettingsError: `key` does not go with the files.
         MissingExtraError: pyarrow or rasterio is needed and not installed.
     """
+    return _checked(_read(paths, key), paths[0], missing)
+
+
+def _read(paths: Sequence[Path], key: str | None) -> Matrix:
+    """What `read` does, but entries may be NaN or infinite."""
     kinds = {_kind(path) for path in paths}
     if key is not None and kinds != {".npz"}:
         raise SettingsError(f"--key is for .npz files, and {paths[0]} is none; leave it out")
     if kinds <= set(PICTURES):
-        return _checked(_read_pictures(paths), paths[0], missing)
+        return _read_pictures(paths)
     if len(paths) > 1:
         raise InputError(
             f"{len(paths)} files were given, the first is {paths[0]}; several files are allowed "
@@ -214,14 +234,14 @@ def read(paths: Sequence[Path], *, key: str | None = None, missing: Missing = "e
         )
     path, kind = paths[0], kinds.pop()
     if kind == ".npz":
-        return _checked(_read_npz(path, key), path, missing)
+        return _read_npz(path, key)
     readers: dict[str, Callable[[Path], Matrix]] = {
         ".npy": _read_npy,
         ".csv": _read_text,
         ".tsv": _read_text,
         ".parquet": _read_parquet,
     }
-    return _checked(readers[kind](path), path, missing)
+    return readers[kind](path)
 
 
 def read_rows(path: Path, start: int, stop: int) -> Array:
@@ -310,12 +330,13 @@ def _fitting(values: Array, path: Path, matrix: Matrix) -> Array:
 
 def _kind(path: Path) -> str:
     kind = path.suffix.lower()
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give a file that ends in {', '.join(KINDS)}")
     if kind not in KINDS:
         found = f"ends in {kind}" if kind else "has no ending"
         raise InputError(f"{path} {found}; allowed are {', '.join(KINDS)}: convert it first")
     if not path.is_file():
-        problem = "is a folder" if path.is_dir() else "does not exist"
-        raise InputError(f"{path} {problem}; give a file that ends in {', '.join(KINDS)}")
+        raise InputError(f"{path} does not exist; give a file that ends in {', '.join(KINDS)}")
     return kind
 
 
@@ -370,7 +391,9 @@ def _checked(matrix: Matrix, path: Path, missing: Missing) -> Matrix:
         raise InputError(f"{path} has shape {matrix.shape}; rows and columns are needed")
     endless = int(np.isinf(numbers).sum())
     if endless:
-        raise InputError(f"{path} has {endless} infinite entries; give finite numbers")
+        raise InputError(
+            f"{path} has {endless} infinite entries; give finite numbers, or hide them with --mask"
+        )
     empty = np.isnan(numbers)
     count = int(empty.sum())
     if count == 0:

@@ -22,6 +22,14 @@ POWER_PASSES = 4
 SMALL = 3
 
 
+def default_kind(beta: float, *, negative: bool = False) -> Kind:
+    """Return the kind of start where none is asked for; negative: data go below zero.
+
+    The singular vectors are those of the Frobenius loss, and of data that are not noise.
+    """
+    return "nndsvdar" if beta == 2 and not negative else "random"
+
+
 def _normal(generator: np.random.Generator, shape: tuple[int, ...], like: Tensor) -> Tensor:
     """Draw normal numbers with the dtype and on the device of a tensor."""
     numbers = torch.from_numpy(generator.standard_normal(shape))

@@ -28,7 +28,8 @@ from warte.nmf.solve.alternate import Run, State, alternate, begin, exact_loss, 
 from warte.nmf.solve.rows import LOOK, Record, dot, gram, into_rows, out_of_rows, tiny, watcher
 
 _SWEEPS = 4  # passes over the columns of a factor for each product with x
-_WARM = 4  # plain steps before the first compressed round
+_WARM = 3  # plain steps before the first compressed round
+_PIECE = 256  # rows of x that are squared at once
 _EXTRA = 10  # columns of the sketch beyond the rank
 _PAYS = 25  # compress from n m / (n + m) = this many times the rank on
 _ROUND, _SHORTEST, _LONGEST = 10, 2, 100  # steps of the first compressed round, and their range
@@ -93,9 +94,10 @@ class _Data:
             self.x, self.x_t, values = _both_ways(x)
         else:
             self.x = self.x_t = values = x
-        # In double precision, in pieces: the loss is a small difference of large sums.
-        square = sum(part.to(torch.float64).square().sum() for part in values.split(512))
-        self.square = total(torch.as_tensor(square))
+        # Row by row, then in double precision: the loss is a small difference of large sums.
+        rows = values[:, None] if self.sparse else values
+        parts = [torch.linalg.vecdot(part, part) for part in rows.split(_PIECE)]
+        self.square = total(torch.cat(parts).sum(dtype=torch.float64))
         self.rows = int(
             total(torch.tensor(float(x.shape[0]), dtype=torch.float64, device=x.device))
         )

@@ -52,7 +52,7 @@ RIDGE = 1e-6
 # No entry's scale is under this share of the mean of its row.
 FLATTEST = 1e-4
 # Curvatures are computed anew after so many turns, or when so large a share of rows went too far.
-AGE, ASTRAY = 10, 0.1
+AGE, ASTRAY = 5, 0.01
 # Bounds of the measured curvature over the shared one.
 SOFTEST, STIFFEST = 0.3, 1e6
 
