@@ -9,10 +9,12 @@ from warte.sky.find.refine import (
     Paths,
     best_interval,
     distinct,
-    path_scores,
+    framed,
+    path_noise,
     refine,
     sample_noise,
     sample_paths,
+    sums_around,
     take,
     thin,
 )
@@ -49,6 +51,14 @@ def straight(*rows: tuple[float, ...]) -> Paths:
     return Paths(*np.array(rows, float).reshape(-1, 8).T)
 
 
+def scores(
+    cells: torch.Tensor, ends: torch.Tensor, t0: torch.Tensor, t1: torch.Tensor, trail: float
+) -> torch.Tensor:
+    """Sigma of paths as they are, (n,)."""
+    sums = sums_around(framed(cells), ends, t0, t1, trail, 0, 1.0)[:, 4]
+    return sums / path_noise(cells, ends, t0, t1, torch.full((len(ends),), trail), BLUR)
+
+
 def test_a_planted_path_is_sharpened_and_lengthened() -> None:
     cells = noise(64, (70, 90), 1)
     plant(cells, (15.3, 50.6), (0.92, -0.47), 2.0, range(64))
@@ -61,7 +71,7 @@ def test_a_planted_path_is_sharpened_and_lengthened() -> None:
     assert paths.start[0] < 6 and paths.end[0] > 57
     ends = torch.tensor([[15.3, 50.6, 15.3 + 0.92 * 63, 50.6 - 0.47 * 63]])
     t0, t1 = torch.zeros(1), torch.full((1,), 63.0)
-    true = float(path_scores(torch.from_numpy(cells), ends, t0, t1, torch.zeros(1), BLUR, 1))
+    true = float(scores(torch.from_numpy(cells), ends, t0, t1, 0.0))
     assert paths.score[0] > 0.9 * true
     assert true == pytest.approx(2.0 * np.sqrt(64), rel=0.2)  # the nearest cells lose a tenth
 
@@ -136,10 +146,9 @@ def test_scores_of_noise_have_unit_spread(trail: float) -> None:
     start = rng.uniform([25, 25], [95, 60], (n, 2))
     way = np.tile([2.0, 1.0], (n, 1))
     ends = torch.from_numpy(np.hstack([start, start + 31 * way])).float()
-    t0, t1, trails = torch.zeros(n), torch.full((n,), 31.0), torch.full((n,), trail)
-    scores = path_scores(cells, ends, t0, t1, trails, BLUR, 1)
-    assert float(scores.std()) == pytest.approx(1.0, abs=0.12)
-    assert abs(float(scores.mean())) < 0.15
+    found = scores(cells, ends, torch.zeros(n), torch.full((n,), 31.0), trail)
+    assert float(found.std()) == pytest.approx(1.0, abs=0.12)
+    assert abs(float(found.mean())) < 0.15
     assert (sample_noise(torch.zeros(3, 2), torch.zeros(3), BLUR) == 1).all()
 
 
@@ -162,3 +171,18 @@ def test_of_paths_that_share_their_way_the_best_is_kept() -> None:
     assert distinct(paths, 1.5).tolist() == [0, 2, 3, 4]
     assert distinct(take(paths, np.array([1, 2])), 1.5).tolist() == [1, 0]
     assert distinct(straight(), 1.5).tolist() == []
+
+
+def test_sums_around_move_one_end() -> None:
+    cells = torch.from_numpy(noise(20, (30, 40), 11))
+    ends = torch.tensor([[5.0, 6.0, 24.0, 14.0], [35.0, 2.0, 43.0, 25.0]])
+    t0, t1 = torch.tensor([0.0, 4.0]), torch.tensor([19.0, 19.0])
+    for end in (0, 1):
+        found = sums_around(framed(cells), ends, t0, t1, 0.0, end, 1.0)
+        for k, (dy, dx) in enumerate((y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)):
+            moved = ends.clone()
+            moved[:, 2 * end : 2 * end + 2] += torch.tensor([float(dx), float(dy)])
+            frames = torch.arange(20).expand(2, 20)
+            values, _ = sample_paths(cells, moved, t0, t1, frames, torch.zeros(2))
+            seen = frames >= t0[:, None]
+            np.testing.assert_allclose(found[:, k], (values * seen).sum(1), atol=1e-4)

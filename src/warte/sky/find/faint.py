@@ -87,7 +87,7 @@ def decide(matched: MatchedFrames, paths: Paths, settings: FaintSettings) -> lis
     """Fit the best paths at full resolution; keep those that stand, each mover once."""
     fits: list[Fit] = []
     for n in np.argsort(-paths.score)[: settings.fits_max]:
-        frame, star, choices = _span(matched, paths, int(n))
+        frame, star, choices = span(matched, paths, int(n))
         if len(frame) < FEWEST_FRAMES or _seen(fits, frame, star):
             continue
         trail = float(paths.trail[n])
@@ -101,7 +101,7 @@ def decide(matched: MatchedFrames, paths: Paths, settings: FaintSettings) -> lis
     return fits
 
 
-def _span(matched: MatchedFrames, paths: Paths, n: int) -> tuple[np.ndarray, np.ndarray, int]:
+def span(matched: MatchedFrames, paths: Paths, n: int) -> tuple[np.ndarray, np.ndarray, int]:
     """Frames of a path, its places there (stars' grid, pixels), and the choices that gave them.
 
     All frames of the window in which it is in the picture, unless the best part of them stands out

@@ -98,20 +98,6 @@ def sample_noise(velocity: Tensor, trail: Tensor, blur: float) -> Tensor:
     return torch.where(trail > 0, mean, torch.ones_like(mean))
 
 
-def path_scores(
-    cells: Tensor, ends: Tensor, t0: Tensor, t1: Tensor, trail: Tensor, blur: float, stride: int
-) -> Tensor:
-    """Sigma of the sum along each path from t0 to t1, (n,)."""
-    longest = int((t1 - t0).max()) + 1
-    steps = torch.arange(0, longest, stride, device=cells.device)
-    frames = t0.long()[:, None] + steps
-    values, inside = sample_paths(cells, ends, t0, t1, frames, trail)
-    inside = inside & (frames <= t1[:, None])
-    values = torch.where(inside, values, 0.0)
-    noise = sample_noise((ends[:, 2:] - ends[:, :2]) / (t1 - t0)[:, None], trail, blur)
-    return values.sum(1) / inside.sum(1).clamp_min(FEWEST_FRAMES).sqrt() / noise
-
-
 def framed(cells: Tensor) -> Tensor:
     """``cells`` (T, h, w) with a rim of zeros, and a dark frame at the end, (T + 1, h + 2, w + 2).
 
