@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from warte.sky.find.register import STILL, apply_motion, register
-from warte.sky.find.settle import UNKNOWN_PX, calm, settle
+from warte.sky.find.settle import UNKNOWN_PX, _offsets, calm, settle
 
 Painter = Callable[..., np.ndarray]
 
@@ -80,6 +80,29 @@ def test_dark_frames_keep_the_motion_they_came_with(paint: Painter) -> None:
     settled = settle(frames - 20, motions, stars)
     assert np.isfinite(settled.motions).all()
     assert np.abs(settled.motions[:, 2:] - motions[:, 2:]).max() < 0.1
+
+
+def test_a_star_that_left_its_patch_says_nothing() -> None:
+    # the place of the second star runs away from its patch, and its weight there is nought
+    patches = np.ones((3, 2, 11, 11), np.float32)
+    expected = np.array([[[5.0, 5.0], [5.0, 60.0]]] * 3)
+    off, variance = _offsets(patches, expected, np.full(3, 0.1))
+    assert np.isfinite(off).all()
+    assert (off[:, 1] == 0).all() and np.isinf(variance[:, 1]).all()
+    assert np.isfinite(variance[:, 0]).all()
+
+
+@pytest.mark.parametrize("seed", [8, 9])
+def test_motions_that_are_far_off_stay_numbers(paint: Painter, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    frames = paint(field(20, rng, 30.0), np.zeros((20, 2)), np.ones(20, complex), rng)
+    motions, _, stars = register(frames)
+    motions[5, 2] += 40.0
+    motions[6, 0] = 3.0
+    settled = settle(frames - 20, motions, stars)
+    assert np.isfinite(settled.motions).all() and np.isfinite(settled.error_px).all()
+    steady = np.delete(settled.motions, [5, 6], axis=0)
+    assert np.abs(steady[:, 2:]).max() < 0.1
 
 
 def test_calm_tells_noise_from_motion() -> None:

@@ -107,7 +107,9 @@ def _offsets(
     slope_rows = np.einsum("tnij,tnj->tni", patches, gx * dx)
     light = (rows * gy).sum(-1)
     norm = (gx**2).sum(-1) * (gy**2).sum(-1)
-    amplitude = light / norm
+    lost = norm < 1.0  # a star whose place has left its patch: a whole weight has 5
+    norm = np.where(lost, 1.0, norm)
+    amplitude = np.where(lost, 0.0, light / norm)
     slopes = np.stack([(slope_rows * gy).sum(-1), (rows * gy * dy).sum(-1)], -1)
     squares = np.stack(
         [
@@ -120,11 +122,12 @@ def _offsets(
     mean = np.maximum(np.median(amplitude, axis=0), 0.0)
     clear = np.clip((amplitude * mean).sum(1) / max(float((mean**2).sum()), 1e-12), 0.0, 3.0)
     steady = clear[:, None] * mean
-    shown = steady > noise[:, None] / np.sqrt(norm)
+    shown = (steady > noise[:, None] / np.sqrt(norm)) & ~lost
     steady = np.where(shown, steady, 1.0)
+    squares = np.where(shown[..., None], squares, 1.0)
     off = slopes / squares * SIGMA_PX**2 / steady[..., None]
     variance = (noise[:, None] * SIGMA_PX**2 / steady) ** 2 / squares.mean(-1)
-    return off, np.where(shown, variance, np.inf)
+    return np.where(shown[..., None], off, 0.0), np.where(shown, variance, np.inf)
 
 
 def _similarities(
