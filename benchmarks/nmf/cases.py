@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from benchmarks.nmf import data, programs
 from benchmarks.nmf.data import QUICK_SHAPE, SHAPE, Problem
 from benchmarks.nmf.race import Curve, Entrant, run_one, summary
-from benchmarks.sky.page import Table
+from benchmarks.page import Table
 
 Progress = Callable[[str, int, int], None]
 

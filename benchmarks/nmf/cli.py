@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from benchmarks import page
 from benchmarks.nmf import holes, picture, spread
 from benchmarks.nmf.cases import RACES, Progress, run_race
 from benchmarks.nmf.race import Curve
-from benchmarks.sky import page
-from benchmarks.sky.page import Table
+from benchmarks.options import parts_of, positive
+from benchmarks.page import Table
 from warte.cli.common import progress as bars
 
 PARTS = ("frobenius", "kl", "weighted", "hidden", "nearly", "distributed")
@@ -19,9 +20,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `python -m benchmarks nmf`."""
     add = parser.add_argument
     add("--quick", action="store_true", help="small and short: a look, not a measurement")
-    add("--only", type=_parts, default=PARTS, metavar="A,B", help=f"parts of {','.join(PARTS)}")
+    add(
+        "--only",
+        type=parts_of(PARTS),
+        default=PARTS,
+        metavar="A,B",
+        help=f"parts of {','.join(PARTS)}",
+    )
     add("--threads", type=_numbers, default=(1, 2), metavar="N,N", help="threads to race on (1,2)")
-    add("--repeats", type=_positive, help="seeds of each part (3; quick: 1)")
+    add("--repeats", type=positive, help="seeds of each part (3; quick: 1)")
     add("--limit", type=_seconds, metavar="S", help="seconds to watch each program in a race")
     add("--markdown", type=Path, metavar="FILE", help="put the tables between markers in FILE")
     add("--picture", type=Path, metavar="FILE", help="draw the races: loss against time")
@@ -29,23 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--quiet", action="store_true", help="no progress on stderr")
 
 
-def _parts(text: str) -> tuple[str, ...]:
-    names = tuple(text.split(","))
-    unknown = [name for name in names if name not in PARTS]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is no part; parts are {', '.join(PARTS)}")
-    return names
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not 1 or more")
-    return number
-
-
 def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(_positive(part) for part in text.split(","))
+    return tuple(positive(part) for part in text.split(","))
 
 
 def _seconds(text: str) -> float:

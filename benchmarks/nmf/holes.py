@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 
 from benchmarks.nmf.data import arrays_of
-from benchmarks.sky.page import Table
+from benchmarks.page import Table
 from warte.nmf.solve import Penalty, hals, noisy, weighted
 
 HIDE = 0.1  # share of the good pixels that are hidden

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.nmf.data import QUICK_SHAPE, SHAPE
-from benchmarks.sky.page import Table
+from benchmarks.page import Table
 
 PROCESSES = (1, 2)
 ITERATIONS = 30

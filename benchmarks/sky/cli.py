@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.sky import page, real, recall, speed
+from benchmarks import page
+from benchmarks.options import parts_of, positive
+from benchmarks.page import Table
+from benchmarks.sky import picture, real, recall, speed
 from benchmarks.sky.clips import SEED0
 from benchmarks.sky.jobs import PEER, WARTE, WARTE_H264, Outcome, Progress, run_jobs
-from benchmarks.sky.page import Table
 from warte.cli.common import progress as bars
 
 PARTS = ("faint", "codec", "speed", "errors", "kind", "real")
@@ -21,30 +23,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `python -m benchmarks sky`."""
     add = parser.add_argument
     add("--quick", action="store_true", help="few clips: a look, not a measurement")
-    add("--only", type=_parts, default=PARTS, metavar="A,B", help=f"parts of {','.join(PARTS)}")
-    add("--clips", type=_positive, help="clips for each SNR and series (20; quick: 1)")
-    add("--repeats", type=_positive, help="timed runs of each speed row (5; quick: 1)")
+    add(
+        "--only",
+        type=parts_of(PARTS),
+        default=PARTS,
+        metavar="A,B",
+        help=f"parts of {','.join(PARTS)}",
+    )
+    add("--clips", type=positive, help="clips for each SNR and series (20; quick: 1)")
+    add("--repeats", type=positive, help="timed runs of each speed row (5; quick: 1)")
     add("--seed0", type=_fresh, default=SEED0, help=f"first seed, {SEED0} or more")
-    add("--workers", type=_positive, default=page.cores(), help="processes (one for each core)")
+    add("--workers", type=positive, default=page.cores(), help="processes (one for each core)")
     add("--device", choices=("cpu", "cuda"), default="cpu", help="where Warte computes")
     add("--markdown", type=Path, metavar="FILE", help="put the tables between markers in FILE")
     add("--picture", type=Path, metavar="FILE", help="draw recall against SNR; needs part faint")
     add("--quiet", action="store_true", help="no progress on stderr")
-
-
-def _parts(text: str) -> tuple[str, ...]:
-    names = tuple(text.split(","))
-    unknown = [name for name in names if name not in PARTS]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is no part; parts are {', '.join(PARTS)}")
-    return names
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not 1 or more")
-    return number
 
 
 def _fresh(text: str) -> int:
@@ -66,10 +59,10 @@ def run(chosen: argparse.Namespace) -> int:
     print(page.machine())
     page.print_tables(tables)
     if chosen.markdown:
-        page.write_markdown(chosen.markdown, page.markdown(tables, _heading(chosen, clips)))
+        page.write_markdown(chosen.markdown, page.markdown(tables, _heading(chosen, clips)), "sky")
         print(f"written: {chosen.markdown}")
     if chosen.picture:
-        page.draw_recall(chosen.picture, _curves(outcomes))
+        picture.draw_recall(chosen.picture, _curves(outcomes))
         print(f"written: {chosen.picture}")
     return 0
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from benchmarks.page import Table
 from benchmarks.sky.fourframe import FourFrameSettings, fourframe
 from benchmarks.sky.jobs import PEER, WARTE, Progress
-from benchmarks.sky.page import Table
 from warte.core.data import registry
 from warte.sky.evaluate import MIN_AGREEMENT, TrackPath, agreement, evaluate, paths
 from warte.sky.find import find

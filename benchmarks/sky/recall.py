@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from benchmarks.page import Table, rate
 from benchmarks.sky.jobs import PEER, WARTE, WARTE_H264, Job, Outcome
-from benchmarks.sky.page import Table, rate
 from warte.core.score import inside_interval, poisson_interval
 from warte.sky.evaluate import pool
 

@@ -12,10 +12,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from benchmarks.page import Table, cores
 from benchmarks.sky.clips import memory_recording
 from benchmarks.sky.fourframe import fourframe
 from benchmarks.sky.jobs import Progress
-from benchmarks.sky.page import Table, cores
 from warte.sky import presets
 from warte.sky.find import find
 from warte.sky.read import Recording

@@ -5,8 +5,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from benchmarks import page
 from benchmarks.__main__ import main
-from benchmarks.sky import page
+from benchmarks.sky.picture import draw_recall
+
+BEGIN, END = page.markers("sky")
 
 
 def _section(value: float) -> str:
@@ -16,23 +19,23 @@ def _section(value: float) -> str:
 
 def test_markdown_goes_between_its_markers(tmp_path: Path) -> None:
     path = tmp_path / "docs" / "benchmarks.md"
-    page.write_markdown(path, _section(25.0))
+    page.write_markdown(path, _section(25.0), "sky")
     path.write_text("before\n" + path.read_text() + "after\n")
-    page.write_markdown(path, _section(50.0))
+    page.write_markdown(path, _section(50.0), "sky")
     text = path.read_text()
     assert text.startswith("before\n# Benchmarks") and text.endswith("after\n")
     assert "| 4x3 | 50 |" in text and "| 4x3 | 25 |" not in text
-    assert text.count(page.BEGIN) == text.count(page.END) == 1
+    assert text.count(BEGIN) == text.count(END) == 1
 
 
 def test_a_page_without_markers_gets_them_at_its_end(tmp_path: Path) -> None:
     path = tmp_path / "page.md"
     path.write_text("words")
-    page.write_markdown(path, _section(1.0))
-    assert path.read_text().startswith(f"words\n\n{page.BEGIN}")
-    path.write_text(f"only {page.BEGIN}")
+    page.write_markdown(path, _section(1.0), "sky")
+    assert path.read_text().startswith(f"words\n\n{BEGIN}")
+    path.write_text(f"only {BEGIN}")
     with pytest.raises(ValueError, match="one of the two markers only"):
-        page.write_markdown(path, _section(1.0))
+        page.write_markdown(path, _section(1.0), "sky")
 
 
 def test_rates_have_intervals() -> None:
@@ -43,7 +46,7 @@ def test_rates_have_intervals() -> None:
 
 def test_the_recall_picture(tmp_path: Path) -> None:
     table = pd.DataFrame({"snr": [0.5, 1.0, 2.0], "hits": [0, 9, 10], "trials": [10, 10, 10]})
-    page.draw_recall(tmp_path / "recall.png", {"Warte": table, "four-frame": table})
+    draw_recall(tmp_path / "recall.png", {"Warte": table, "four-frame": table})
     assert (tmp_path / "recall.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 

@@ -472,7 +472,7 @@ def _figures(
     import torch
 
     from warte.nmf.check import as_tensor
-    from warte.nmf.report import explained_share
+    from warte.nmf.evaluate import explained_share
     from warte.nmf.solve.multiplicative import factor_loss
 
     x = as_tensor(data.matrix.values)

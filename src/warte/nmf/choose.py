@@ -16,11 +16,14 @@ from warte.nmf.divergence import snapped
 from warte.nmf.solve import (
     Penalty,
     Solution,
+    Total,
     Watch,
+    alone,
     hals,
     multiplicative,
     noisy,
     poisson,
+    stacked,
     weighted,
 )
 
@@ -125,6 +128,7 @@ def run(
     tol: float,
     max_iter: int,
     update_h: bool = True,
+    total: Total = alone,
     watch: Watch | None = None,
     batch_size: int = 256,
     forget: float | None = None,
@@ -132,17 +136,20 @@ def run(
 ) -> Solution:
     """Solve with a solver that `choose` returned.
 
-    x: (n, m). w: (n, k) or (b, n, k). h: (k, m) or (b, k, m). Restarts are solved one after the
+    x: (n, m). w: (n, k) or (b, n, k). h: (k, m) or (b, k, m). total: sums over processes that share
+    the rows, for all solvers but "online". Restarts are solved one after the
     other where the solver takes no batch, and come back as a batch. batch_size, forget and
     generator are for the solver "online".
     """
     common: dict[str, Any] = {"tol": tol, "max_iter": max_iter, "update_h": update_h}
     common["watch"] = watch
+    if solver != "online":
+        common["total"] = total
     if w.ndim == 3 and not ABILITIES[solver].restarts:
         common.update(beta=beta, weights=weights, penalty=penalty)
         common.update(batch_size=batch_size, forget=forget, generator=generator)
         parts = [run(solver, x, one, other, **common) for one, other in zip(w, h, strict=True)]
-        return _stacked(parts)
+        return stacked(parts)
     if solver == "hals":
         return hals.solve(x, w, h, penalty=penalty, **common)
     if solver == "poisson":
@@ -157,18 +164,6 @@ def run(
     if solver == "weighted":
         return weighted.solve(x, w, h, full, penalty=penalty, **common)
     return noisy.solve(x, w, h, full, method=solver, penalty=penalty, **common)
-
-
-def _stacked(parts: list[Solution]) -> Solution:
-    """Return restarts that were solved one by one as a batch; the losses of the best of them."""
-    best = min(parts, key=lambda part: part.losses[-1])
-    return Solution(
-        torch.stack([part.w for part in parts]),
-        torch.stack([part.h for part in parts]),
-        best.losses,
-        max(part.n_iter for part in parts),
-        best.converged,
-    )
 
 
 def loss_of(

@@ -9,8 +9,6 @@ channel source separation", ICA 2006), with p = n a template of any size lies an
 Several recordings that share their templates stand along the first axis of x, y and h.
 """
 
-from typing import Protocol
-
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -36,29 +34,6 @@ def reconstruct(w: Tensor, h: Tensor, rows: int) -> Tensor:
     return functional.conv_transpose2d(h, w[:, None])[:, 0, :rows, :columns]
 
 
-class Convolution(Protocol):
-    """What the solvers ask of a way to compute the model.
-
-    `lay` brings data (s, n, m) into the way's own layout, in which the model and its derivatives
-    live; `stand` brings them back.
-    """
-
-    def lay(self, x: Tensor) -> Tensor:
-        """Return data (s, n, m) in the layout of the model."""
-
-    def stand(self, y: Tensor) -> Tensor:
-        """Return what is in the layout of the model as (s, n, m)."""
-
-    def model(self, w: Tensor, h: Tensor) -> Tensor:
-        """Return the model of templates w and activations h."""
-
-    def w_adjoint(self, d: Tensor, h: Tensor) -> Tensor:
-        """Return the derivative by w (k, a, b) of <d, model>."""
-
-    def h_adjoint(self, d: Tensor, w: Tensor) -> Tensor:
-        """Return the derivative by h (s, k, p, m) of <d, model>."""
-
-
 class Stacked:
     """Shifted copies of h are stacked, so that model and adjoints are one product of matrices.
 
@@ -78,11 +53,6 @@ class Stacked:
     def lay(self, x: Tensor) -> Tensor:
         """Return (s, n, m) as (n, s m)."""
         return x.transpose(0, 1).reshape(self.shape[1], -1)
-
-    def stand(self, y: Tensor) -> Tensor:
-        """Return (n, s m) as (s, n, m)."""
-        recordings, rows, columns = self.shape
-        return y.reshape(rows, recordings, columns).transpose(0, 1)
 
     def _copies(self, h: Tensor) -> Tensor:
         """Return h moved right by b - 1, ..., 0 columns: (k p b, s m)."""
@@ -157,10 +127,6 @@ class Spectral:
     def lay(self, x: Tensor) -> Tensor:
         """Return the data as they are."""
         return x
-
-    def stand(self, y: Tensor) -> Tensor:
-        """Return the model as it is."""
-        return y
 
     def _forth(self, part: Tensor) -> Tensor:
         return torch.fft.rfft2(part, s=self.size)

@@ -25,10 +25,10 @@ from torch import Tensor
 
 from warte.core.errors import SettingsError, WarteError
 from warte.nmf.check import as_tensor, check_data, check_rank, is_sparse
-from warte.nmf.choose import choose
+from warte.nmf.choose import choose, run
 from warte.nmf.divergence import snapped
-from warte.nmf.report import explained_share
-from warte.nmf.solve import Penalty, Solution, Watch, hals, multiplicative, poisson, weighted
+from warte.nmf.evaluate import explained_share
+from warte.nmf.solve import Penalty, Solution, Watch
 from warte.nmf.solve.multiplicative import factor_loss
 from warte.nmf.start import (
     OVERSAMPLING,
@@ -64,7 +64,7 @@ class Fit:
 
     solution: w holds the rows (n_local, k) of this process; h (k, m) and the losses are the same
     on all. solver: the one that was used. loss: the divergence of all rows, without penalties.
-    explained: as `warte.nmf.report.explained_share` says.
+    explained: as `warte.nmf.evaluate.explained_share` says.
     """
 
     solution: Solution
@@ -243,10 +243,16 @@ def fit(
     _agreed(lambda: check_rank(k, (rows.count, x.shape[1])))
     chosen = _agreed(lambda: _choose(solver, x, beta, scale, penalties))
     w, h = start(x, k, init or default_kind(beta), np.random.default_rng(seed), scale)
-    common: dict[str, Any] = {
-        "penalty": penalties, "tol": tol, "max_iter": max_iter, "total": total, "watch": watch,
-    }  # fmt: skip
-    solution = _solve(chosen, x, w, h, beta, scale, common)
+    solution = run(
+        *(chosen, x, w, h),
+        beta=beta,
+        weights=scale,
+        penalty=penalties,
+        tol=tol,
+        max_iter=max_iter,
+        total=total,
+        watch=watch,
+    )
     loss = float(factor_loss(x, solution.w, solution.h, beta, scale, None, total))
     return Fit(solution, chosen, loss, explained_share(x, beta, loss, scale, total))
 
@@ -258,25 +264,6 @@ def _choose(solver: str, x: Tensor, beta: float, weights: Tensor | None, penalty
             f"solver is {found!r}; spread over processes allowed are auto, {', '.join(SOLVERS)}"
         )
     return found
-
-
-def _solve(
-    solver: str,
-    x: Tensor,
-    w: Tensor,
-    h: Tensor,
-    beta: float,
-    weights: Tensor | None,
-    common: dict[str, Any],
-) -> Solution:
-    if solver == "hals":
-        return hals.solve(x, w, h, **common)
-    if solver == "weighted":
-        ones = torch.ones_like(x) if weights is None else weights
-        return weighted.solve(x, w, h, ones, **common)
-    if solver == "poisson":
-        return poisson.solve(x, w, h, weights=weights, **common)
-    return multiplicative.solve(x, w, h, beta=beta, weights=weights, **common)
 
 
 def _agreed(work: Callable[[], T]) -> T:

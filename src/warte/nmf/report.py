@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from warte.core.curve import Frame, labelled, ticks
 from warte.core.report import (
@@ -28,10 +26,7 @@ from warte.core.report import (
     Text,
     write_page,
 )
-from warte.nmf.check import is_sparse
-from warte.nmf.divergence import beta_divergence
 from warte.nmf.read import Grid
-from warte.nmf.solve import Total, alone
 from warte.nmf.write import column_names, component_names, maps
 
 Array = npt.NDArray[Any]
@@ -69,7 +64,7 @@ class Outcome:
     """A factorisation in figures.
 
     loss: the divergence from the data at the end, without penalties. losses: with penalties, at
-    each look, first at the start. explained: as `explained_share` says.
+    each look, first at the start. explained: as `warte.nmf.evaluate.explained_share` says.
     """
 
     loss_name: str
@@ -125,39 +120,6 @@ def write_report(
         footer="Made by Warte. This page is one file and fetches nothing.",
     )
     write_page(folder / "report.html", page)
-
-
-def explained_share(
-    x: Tensor, beta: float, loss: float, weights: Tensor | None = None, total: Total = alone
-) -> float | None:
-    """Share of the divergence from the mean that a model explains: 1 - loss / D(x, mean of x).
-
-    The (weighted) mean is the best single value for every beta. Where entries can be negative the
-    mean may be below zero; it is taken as it is.
-
-    Args:
-        x: (n, m), dense or sparse. weights: (n, m) or None.
-        beta: the divergence.
-        loss: divergence of x from the model, of the rows of all processes.
-        total: sum over the processes that hold rows.
-
-    Returns:
-        At most 1; None where all visible entries are equal.
-    """
-    values = x.coalesce().values() if is_sparse(x) else x
-    entries = float(x.shape[0] * x.shape[1])
-    summed = (values if weights is None else values * weights).sum(dtype=torch.float64)
-    size = torch.full_like(summed, entries) if weights is None else weights.double().sum()
-    summed, size = total(torch.stack([summed, size]))
-    mean = summed / size.clamp_min(torch.finfo(torch.float64).tiny)
-    values = values.double().reshape(values.shape if values.ndim == 2 else (1, -1))
-    even = beta_divergence(values, mean.expand(values.shape), beta, weights)
-    if is_sparse(x) and entries > values.numel():
-        zero = torch.zeros_like(mean).expand(1, 1)
-        even = even + (entries - values.numel()) * beta_divergence(zero, mean.expand(1, 1), beta)
-    spread = float(total(even))
-    least = 1e-12 * float(size) * abs(float(mean)) ** beta
-    return 1.0 - loss / spread if spread > least else None
 
 
 def component_shares(w: Array, h: Array) -> npt.NDArray[np.float64]:

@@ -7,6 +7,7 @@ nonnegative ``w`` (n, k) and ``h`` (k, m), from a given start, and returns a `So
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 
@@ -55,3 +56,15 @@ Watch = Callable[[int, Tensor, Tensor], None]
 def alone(part: Tensor) -> Tensor:
     """Return the part itself: the sum over the rows of the only process."""
     return part
+
+
+def stacked(parts: list[Solution]) -> Solution:
+    """Return restarts that were solved one by one as a batch; the losses of the best of them."""
+    best = min(parts, key=lambda part: part.losses[-1])
+    return Solution(
+        torch.stack([part.w for part in parts]),
+        torch.stack([part.h for part in parts]),
+        best.losses,
+        max(part.n_iter for part in parts),
+        best.converged,
+    )

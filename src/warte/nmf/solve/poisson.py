@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from warte.nmf.check import is_sparse
-from warte.nmf.solve import Penalty, Solution, Total, Watch, alone
+from warte.nmf.solve import Penalty, Solution, Total, Watch, alone, stacked
 from warte.nmf.solve.multiplicative import LOOK, pattern_of, penalty_value
 
 # Entries of the model that are built at a time: 2 MiB in single precision, for the cache.
@@ -526,11 +526,4 @@ def solve(
         _minimise(Run(data, one, other, penalty, total, update_h), tol, max_iter, watch)
         for one, other in zip(w, h, strict=True)
     ]
-    best = min(parts, key=lambda part: part.losses[-1])
-    return Solution(
-        torch.stack([part.w for part in parts]),
-        torch.stack([part.h for part in parts]),
-        best.losses,
-        max(part.n_iter for part in parts),
-        best.converged,
-    )
+    return stacked(parts)

@@ -1,4 +1,4 @@
-"""What the benchmark prints: tables on the screen and as Markdown, and the recall picture."""
+"""What a benchmark prints: tables on the screen and as Markdown."""
 
 from __future__ import annotations
 
@@ -20,9 +20,6 @@ def markers(name: str) -> tuple[str, str]:
         f"<!-- python -m benchmarks {name}: begin -->",
         f"<!-- python -m benchmarks {name}: end -->",
     )
-
-
-BEGIN, END = markers("sky")
 
 
 @dataclass(frozen=True)
@@ -100,7 +97,7 @@ def _cell(value: object) -> str:
     return str(value)
 
 
-def write_markdown(path: Path, section: str, name: str = "sky") -> None:
+def write_markdown(path: Path, section: str, name: str) -> None:
     """Put the section between its markers in a file; the file is made where there is none.
 
     Raises ValueError for a file with only one of the markers.
@@ -115,33 +112,3 @@ def write_markdown(path: Path, section: str, name: str = "sky") -> None:
     after = rest.split(end, 1)[1]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"{before}{begin}\n\n{section}\n{end}{after}", encoding="utf-8")
-
-
-def draw_recall(path: Path, curves: dict[str, pd.DataFrame]) -> None:
-    """The recall picture: one curve per name, each a table of snr, hits, trials; bars are 95 %
-    Wilson intervals."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7.0, 4.2), layout="constrained")
-    for number, (name, table) in enumerate(curves.items()):
-        snr = table["snr"].to_numpy(dtype=float) * 1.015 ** (number - len(curves) / 2)
-        share = (table["hits"] / table["trials"]).to_numpy(dtype=float)
-        pairs = zip(table["hits"], table["trials"], strict=True)
-        ends = np.array([wilson_interval(int(hits), int(trials)) for hits, trials in pairs])
-        bars = np.abs(ends.T - share)
-        axes.errorbar(snr, share, yerr=bars, marker="o", markersize=4, capsize=2, label=name)
-    axes.set_xscale("log")
-    ticks = sorted({snr for table in curves.values() for snr in table["snr"]})
-    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    axes.minorticks_off()
-    axes.set_ylim(-0.03, 1.03)
-    axes.set_xlabel("signal-to-noise ratio in one frame (matched filter)")
-    axes.set_ylabel("share of satellites found")
-    axes.grid(alpha=0.3)
-    axes.legend(loc="center right")  # curves are high or low there
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
