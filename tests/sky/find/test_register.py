@@ -13,7 +13,6 @@ from warte.sky.find.register import (
     find_stars,
     fit_motion,
     register,
-    smooth_motions,
 )
 
 Painter = Callable[..., np.ndarray]
@@ -158,17 +157,6 @@ def test_matrix_and_motion_are_one() -> None:
     centre = np.array([(160 - 1) / 2, (120 - 1) / 2])
     expected = apply_motion(motion, pixel - centre) + centre
     np.testing.assert_allclose(affine_matrix(motion, SHAPE) @ [*pixel, 1], expected)
-
-
-def test_jitter_of_the_centres_is_smoothed_and_shaking_is_not() -> None:
-    rng = np.random.default_rng(10)
-    drift = np.tile(STILL, (40, 1))
-    drift[:, 2] = 0.05 * np.arange(40)
-    agreed = np.full(40, 20)
-    jittery = drift + rng.normal(0, [1e-5, 1e-5, 0.05, 0.05], (40, 4))
-    assert np.abs(smooth_motions(jittery, agreed) - drift).max() < 0.06
-    shaken = drift + rng.normal(0, [0, 0, 1.0, 1.0], (40, 4))
-    np.testing.assert_array_equal(smooth_motions(shaken, agreed), shaken)
 
 
 def test_two_points_that_run_are_not_taken_for_the_sky() -> None:

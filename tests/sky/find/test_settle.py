@@ -33,8 +33,8 @@ def test_a_steady_mount_is_known_to_hundredths_of_a_pixel(paint: Painter, seed: 
     t = np.arange(60)
     shift = np.outer(t, [0.05, -0.03])
     frames = paint(field(24, rng, 5.0), shift, np.ones(60, complex), rng)
-    motions, _, stars = register(frames)
-    settled = settle(frames - 20, motions, stars)
+    motions, agreed, stars = register(frames)
+    settled = settle(frames - 20, motions, agreed, stars)
     middle = np.zeros((1, 2))
     coarse, fine = deviations(motions, shift, middle), deviations(settled.motions, shift, middle)
     assert fine.std() < 0.02
@@ -47,8 +47,8 @@ def test_a_shaking_camera_keeps_its_shakes(paint: Painter, seed: int) -> None:
     rng = np.random.default_rng(seed)
     shift = rng.normal(0, 0.12, (40, 2))
     frames = paint(field(24, rng, 30.0), shift, np.ones(40, complex), rng)
-    motions, _, stars = register(frames)
-    settled = settle(frames - 20, motions, stars)
+    motions, agreed, stars = register(frames)
+    settled = settle(frames - 20, motions, agreed, stars)
     off = deviations(settled.motions, shift, np.zeros((1, 2)))
     assert off.std() < 0.035
     assert 0.5 < off.std() / settled.error_px.mean() < 2.0
@@ -57,8 +57,8 @@ def test_a_shaking_camera_keeps_its_shakes(paint: Painter, seed: int) -> None:
 def test_errors_grow_away_from_the_stars(paint: Painter) -> None:
     rng = np.random.default_rng(5)
     frames = paint(field(20, rng, 20.0), np.zeros((30, 2)), np.ones(30, complex), rng)
-    motions, _, stars = register(frames)
-    settled = settle(frames - 20, motions, stars)
+    motions, agreed, stars = register(frames)
+    settled = settle(frames - 20, motions, agreed, stars)
     near, far = settled.error_at(np.array([3, 3]), np.array([[0.0, 0.0], [200.0, 0.0]]))
     assert near == pytest.approx(settled.error_px[3])
     assert far == pytest.approx(near * np.hypot(1, 200 / settled.spread_px))
@@ -67,17 +67,28 @@ def test_errors_grow_away_from_the_stars(paint: Painter) -> None:
 def test_without_stars_nothing_changes() -> None:
     motions = np.tile(STILL, (6, 1))
     motions[:, 2] = np.arange(6)
-    settled = settle(np.zeros((6, 60, 80), np.float32), motions, np.zeros((0, 2)))
+    settled = settle(np.zeros((6, 60, 80), np.float32), motions, np.zeros(6), np.zeros((0, 2)))
     np.testing.assert_array_equal(settled.motions, motions)
     assert (settled.error_px == UNKNOWN_PX).all()
+
+
+def test_two_stars_alone_are_followed_calmly(paint: Painter) -> None:
+    rng = np.random.default_rng(10)
+    shift = np.outer(np.arange(40), [0.05, 0.02])
+    pair = np.array([[-30.0, 10.0, 25.0], [25.0, -15.0, 25.0]])
+    motions, agreed, stars = register(paint(pair, shift, np.ones(40, complex), rng))
+    settled = settle(np.zeros((40, 120, 160), np.float32), motions, agreed, stars)
+    off = deviations(settled.motions, shift, np.zeros((1, 2)))
+    assert off.std() < 0.5 * deviations(motions, shift, np.zeros((1, 2))).std()
+    assert off.std() < 3 * settled.error_px.mean()
 
 
 def test_dark_frames_keep_the_motion_they_came_with(paint: Painter) -> None:
     rng = np.random.default_rng(6)
     frames = paint(field(20, rng, 30.0), np.zeros((20, 2)), np.ones(20, complex), rng)
-    motions, _, stars = register(frames)
+    motions, agreed, stars = register(frames)
     frames[8:11] = 20.0
-    settled = settle(frames - 20, motions, stars)
+    settled = settle(frames - 20, motions, agreed, stars)
     assert np.isfinite(settled.motions).all()
     assert np.abs(settled.motions[:, 2:] - motions[:, 2:]).max() < 0.1
 
@@ -96,10 +107,10 @@ def test_a_star_that_left_its_patch_says_nothing() -> None:
 def test_motions_that_are_far_off_stay_numbers(paint: Painter, seed: int) -> None:
     rng = np.random.default_rng(seed)
     frames = paint(field(20, rng, 30.0), np.zeros((20, 2)), np.ones(20, complex), rng)
-    motions, _, stars = register(frames)
+    motions, agreed, stars = register(frames)
     motions[5, 2] += 40.0
     motions[6, 0] = 3.0
-    settled = settle(frames - 20, motions, stars)
+    settled = settle(frames - 20, motions, agreed, stars)
     assert np.isfinite(settled.motions).all() and np.isfinite(settled.error_px).all()
     steady = np.delete(settled.motions, [5, 6], axis=0)
     assert np.abs(steady[:, 2:]).max() < 0.1
@@ -119,6 +130,9 @@ def test_calm_tells_noise_from_motion() -> None:
     kept, error = calm(smooth + noise, known, halves / 30)
     assert np.abs(kept - smooth - noise).max() < 0.005
     assert error.mean() < 0.005
+    # where nothing tells, a quiet mount is taken to be calm
+    alone, error = calm(smooth + noise, known, halves[:0])
+    assert np.abs(alone - smooth).max() < 0.03 and error.mean() < 0.01
     # a leap is no noise
     leap = smooth.copy()
     leap[40:, 3] += 2.0

@@ -307,7 +307,7 @@ def prepare(frames: np.ndarray, first: int, levels: float | None) -> Window:
     for frame in frames:
         frame -= smooth_sky(frame)
     motions, agreed, stars = register(frames)
-    settled = settle(frames, motions, stars)
+    settled = settle(frames, motions, agreed, stars)
     motions = settled.motions
     template = star_template(frames, motions)
     template += steady_light(frames, motions, template)

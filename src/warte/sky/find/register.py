@@ -17,7 +17,6 @@ STARS_MAX = 80
 FEW_STARS = 3  # fewer than these may be noise
 RUNAWAY_PX = 15.0  # and then so large a motion is not believed
 HOT_SHARE = 0.08  # of a star's light in its brightest pixel, each of the four beside it has more
-SMOOTH_PX = 0.2  # if motions differ less from a smooth curve, the curve is taken
 
 
 def find_stars(image: np.ndarray, *, limit: int = STARS_MAX, threshold: float = 6.0) -> np.ndarray:
@@ -177,7 +176,7 @@ def register(
     if np.median(agreed) < FEW_STARS and np.abs(motions[:, 2:]).max() > RUNAWAY_PX:
         motions[:] = STILL  # a point or two of noise were followed, not the sky
         stars = stars[:0]
-    return smooth_motions(motions, agreed), agreed, stars + centre
+    return motions, agreed, stars + centre
 
 
 def _match(
@@ -185,23 +184,3 @@ def _match(
 ) -> tuple[np.ndarray, int]:
     found, good = centroids(frame, apply_motion(guess, stars) + centre)
     return fit_motion(stars[good], found[good] - centre)
-
-
-def smooth_motions(motions: np.ndarray, agreed: np.ndarray) -> np.ndarray:
-    """Replace motions by smooth curves in time where they differ by noise alone.
-
-    Centroids of faint stars jitter by a tenth of a pixel; a tripod does not. A camera that shakes
-    stays as it was measured.
-    """
-    good = agreed >= 2
-    count = len(motions)
-    if good.sum() < 8:
-        return motions
-    t = np.linspace(-1, 1, count)
-    degree = 3 if good.sum() >= 16 else 1
-    curve = np.stack(
-        [np.polyval(np.polyfit(t[good], motions[good, k], degree), t) for k in range(4)], 1
-    )
-    off = np.abs(motions - curve)[good]
-    quiet = np.quantile(off[:, 2:], 0.9) < SMOOTH_PX
-    return curve if quiet else motions

@@ -7,7 +7,7 @@ motions' scatter tells noise from a camera that shakes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -45,13 +45,20 @@ def as_followed(motions: np.ndarray, shape: tuple[int, int]) -> Settled:
     return Settled(motions, np.full(len(motions), UNKNOWN_PX), float(np.hypot(*shape)) / 4)
 
 
-def settle(frames: np.ndarray, motions: np.ndarray, stars: np.ndarray) -> Settled:
+def settle(
+    frames: np.ndarray, motions: np.ndarray, agreed: np.ndarray, stars: np.ndarray
+) -> Settled:
     """Fit ``motions`` (T, 4) anew to ``stars`` (n, 2: x, y of the reference, pixels) in ``frames``
-    (T, H, W), whose sky is near zero. With fewer than four stars they stay as they are."""
+    (T, H, W), whose sky is near zero. With fewer than four stars they are calmed alone, as far as
+    two stars ``agreed`` (T,)."""
     count, height, width = frames.shape
     centre = np.array([(width - 1) / 2, (height - 1) / 2])
     if len(stars) < 4:
-        return as_followed(motions, (height, width))
+        followed = as_followed(motions, (height, width))
+        if not len(stars):
+            return followed
+        calmed, error = calm(motions, agreed >= 2, np.zeros((0, 2)))
+        return replace(followed, motions=calmed, error_px=error)
     place = stars - centre
     patches, corner, seen = _patches(frames, apply_motion(motions[:, None], place) + centre)
     noise = 1.4826 * np.median(np.abs(frames[:, ::4, ::4]), axis=(1, 2)).astype(float) + 1e-6
@@ -168,12 +175,14 @@ def calm(
 
     ``apart`` (n, 2): differences of the shifts by halves of the stars, whose scatter is twice the
     noise. A mount follows a smooth curve, a hand does not: the deviations from the best polynomial
-    are kept as far as they exceed the noise (a Wiener filter), all of them beyond ROUGH_PX.
+    are kept as far as they exceed the noise (a Wiener filter), all of them beyond ROUGH_PX. Where
+    no halves tell, they are taken for noise.
     """
     count = len(motions)
-    noise = float(np.mean(np.minimum(np.abs(apart), 1.0) ** 2)) / 4 if len(apart) else np.inf
+    told = len(apart) >= 8
+    noise = float(np.mean(np.minimum(np.abs(apart), 1.0) ** 2)) / 4 if told else np.inf
     error = np.where(known, min(np.sqrt(noise), 0.5), 1.0)
-    if known.sum() < 8 or len(apart) < 8:
+    if known.sum() < 8:
         return motions, error
     t = np.linspace(-1, 1, count)
     best = None
@@ -194,5 +203,5 @@ def calm(
     # chance makes an excess, too
     gain = excess / variance if excess > 3 * noise / np.sqrt(known.sum()) else 0.0
     calmed = curve + gain * np.where(known[:, None], motions - curve, 0.0)
-    own = np.where(known, gain * noise, max(excess, 0.0) if gain else 0.0)
+    own = np.where(known, gain * noise, excess) if gain else 0.0
     return calmed, np.sqrt(own + curve_variance)
