@@ -151,6 +151,52 @@ def test_force_replaces_earlier_results_whole(tmp_path: Path) -> None:
     assert _names(tmp_path) == ["out"]
 
 
+def _add(out: Path, text: str, **options: bool) -> None:
+    with RunFolder(out, adds=["lines.csv"], command=["warte", text], **options) as run:
+        run.add_input(out / "tracks.csv")
+        (run.path / "lines.csv").write_text(text)
+        (run.path / "report.html").write_text(text)
+
+
+def test_a_run_can_add_to_an_earlier_one(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with RunFolder(out, command=["warte", "first"]) as run:
+        (run.path / "tracks.csv").write_text("results")
+        (run.path / "report.html").write_text("first")
+        (run.path / "cards").mkdir()
+        (run.path / "cards" / "a.txt").write_text("kept")
+    _add(out, "second")
+    assert _names(out) == ["cards", "lines.csv", "report.html", "run.json", "tracks.csv"]
+    assert (out / "report.html").read_text() == "second"
+    assert (out / "cards" / "a.txt").read_text() == "kept"
+    with pytest.raises(OutputError, match=r"holds lines\.csv already; .*--force"):
+        _add(out, "third")
+    _add(out, "third", force=True)
+    facts = json.loads((out / "run.json").read_text())
+    assert (out / "lines.csv").read_text() == "third" and (out / "tracks.csv").exists()
+    assert [run["command"] for run in facts["earlier"]] == [["warte", "first"], ["warte", "second"]]
+    assert "earlier" not in facts["earlier"][1]
+    assert _names(tmp_path) == ["out"]
+
+
+def test_what_is_added_to_must_be_a_result_and_stays_if_the_run_fails(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "tracks.csv").write_text("mine")
+    with pytest.raises(OutputError, match="not empty"):
+        _add(tmp_path / "mine", "second")
+    _make(tmp_path / "out")
+    with (
+        pytest.raises(OutputError, match="replace the input"),
+        RunFolder(tmp_path / "out", adds=["tracks.csv"], force=True) as run,
+    ):
+        run.add_input(tmp_path / "out" / "tracks.csv")
+    with pytest.raises(KeyboardInterrupt), RunFolder(tmp_path / "out", adds=["lines.csv"]) as run:
+        (run.path / "lines.csv").write_text("half")
+        raise KeyboardInterrupt
+    assert _names(tmp_path / "out") == ["run.json", "tracks.csv"]
+    assert _names(tmp_path) == ["mine", "out"]
+
+
 def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()

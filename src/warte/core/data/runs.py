@@ -39,6 +39,9 @@ class RunFolder:
         out: the folder to make; missing parents are made too.
         force: replace `out` if it holds the results of an earlier run. A folder that is not empty
             and has no run.json is never replaced.
+        adds: names of the files that this run makes beside those of an earlier one. If given, the
+            files of an earlier run in `out` are kept, and what its run.json says moves into the
+            list `earlier` of the new one; `force` is needed only where one of the names is taken.
         command: the command line, for run.json.
         seed: seed of the random numbers, for run.json; None where none are drawn.
 
@@ -55,11 +58,13 @@ class RunFolder:
         out: str | os.PathLike[str],
         *,
         force: bool = False,
+        adds: Sequence[str] = (),
         command: Sequence[str] = (),
         seed: int | None = None,
     ) -> None:
         self.out = Path(out).expanduser().resolve()
         self.force = force
+        self.adds = tuple(adds)
         self.command = list(command)
         self.seed = seed
         self.seconds: dict[str, float] = {}
@@ -80,11 +85,13 @@ class RunFolder:
 
     def __enter__(self) -> "RunFolder":
         self._check_out()
+        path = self.out.parent / f".{self.out.name}.partial-{secrets.token_hex(4)}"
         try:
             self._make_parents()
-            path = self.out.parent / f".{self.out.name}.partial-{secrets.token_hex(4)}"
             path.mkdir()
+            self._keep_earlier(path)
         except OSError as problem:
+            shutil.rmtree(path, ignore_errors=True)
             self._remove_made_parents()
             raise self._cannot_write(problem) from problem
         self._path = path
@@ -129,7 +136,8 @@ class RunFolder:
             OutputError: the input lies in the folder that this run would replace.
         """
         place = Path(path).expanduser().resolve()
-        if place.is_relative_to(self.out):
+        kept = self.adds and place.parent == self.out and place.name not in self.adds
+        if place.is_relative_to(self.out) and not kept:
             raise OutputError(
                 f"--out {self._shown} would replace the input {path}; choose another folder"
             )
@@ -165,15 +173,35 @@ class RunFolder:
                 return
         except OSError as problem:
             raise self._cannot_write(problem) from problem
-        if not self.force:
-            raise OutputError(
-                f"--out {shown} exists and is not empty; name another folder or give --force"
-            )
+        taken = [name for name in self.adds if (out / name).exists()]
+        added_to = self.adds and not taken and (out / RUN_FILE).is_file()
+        if not self.force and not added_to:
+            what = f"holds {taken[0]} already" if taken else "exists and is not empty"
+            raise OutputError(f"--out {shown} {what}; name another folder or give --force")
         if not (out / RUN_FILE).is_file():
             raise OutputError(
                 f"--out {shown} holds no {RUN_FILE}, so it is not a result of warte and --force "
                 "does not replace it; name another folder"
             )
+
+    def _keep_earlier(self, path: Path) -> None:
+        """Carry the files of an earlier run over, if this one adds to them."""
+        record = self.out / RUN_FILE
+        if not self.adds or not record.is_file():
+            return
+        for place in self.out.iterdir():
+            if place.name == RUN_FILE or place.name in self.adds:
+                continue
+            if place.is_dir():
+                shutil.copytree(place, path / place.name)
+            else:
+                shutil.copy2(place, path / place.name)
+        try:
+            earlier = json.loads(record.read_text(encoding="utf-8"))
+        except ValueError:
+            earlier = {"unreadable": RUN_FILE}
+        before = earlier.pop("earlier", []) if isinstance(earlier, dict) else []
+        self.notes["earlier"] = [*before, earlier]
 
     def _make_parents(self) -> None:
         missing = [folder for folder in self.out.parents if not folder.exists()]
