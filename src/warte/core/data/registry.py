@@ -233,6 +233,251 @@ FILES: tuple[DataFile, ...] = (
         local="spectra/rm017_epochs.npz",
         made_by="the 78 spectra of that folder on one grid of log10 wavelength",
     ),
+    DataFile(
+        name="spec-0295-51585-0596.fits",
+        url=f"{_GITHUB}/TheSkyentist/GELATO/17fd4f5722a61fab439dbee8e9cee87e77008b9d/Example/Spectra/spec-0295-51585-0596.fits",
+        sha256="46db27b4c184d977f59c5f21455561519911a56a2ce4686242060b9d2cffa5e7",
+        licence="public (SDSS); the repository that carries it: GPL-3.0",
+        description="SDSS spectrum: GALAXY AGN",
+        local="spectra/spec-0295-51585-0596.fits",
+    ),
+    DataFile(
+        name="spec-1599-53089-0469.fits",
+        url=f"{_GITHUB}/TheSkyentist/GELATO/17fd4f5722a61fab439dbee8e9cee87e77008b9d/Example/Spectra/spec-1599-53089-0469.fits",
+        sha256="459067b37f26a3813076ed69be9adc2daa59449f7407bb221a8fed9add2d1fb1",
+        licence="public (SDSS); the repository that carries it: GPL-3.0",
+        description="SDSS spectrum: QSO BROADLINE",
+        local="spectra/spec-1599-53089-0469.fits",
+    ),
+    DataFile(
+        name="spec-0266-51602-0013.fits",
+        url=f"{_GITHUB}/legolason/PyQSOFit/084df5a7d2af76b38719af5851b114ad9ecf4d60"
+        "/example/data/spec-0266-51602-0013.fits",
+        sha256="47110160c6b2a19e4c62106d292f5b16e1a0906c575ae481590835382a4d3f35",
+        licence="public (SDSS); the repository that carries it: GPL-3.0",
+        description="SDSS spectrum: GALAXY",
+        local="spectra/spec-0266-51602-0013.fits",
+    ),
+    DataFile(
+        name="spec-0332-52367-0639.fits",
+        url=f"{_GITHUB}/legolason/PyQSOFit/084df5a7d2af76b38719af5851b114ad9ecf4d60"
+        "/example/data/spec-0332-52367-0639.fits",
+        sha256="96b3361718b8fd9166c66723b6b1e13cc1968ff99317cd544fcfc962cd6a426e",
+        licence="public (SDSS); the repository that carries it: GPL-3.0",
+        description="SDSS spectrum: QSO BROADLINE",
+        local="spectra/spec-0332-52367-0639.fits",
+    ),
+    DataFile(
+        name="spec-0266-51602-0001.fits",
+        url=f"{_GITHUB}/FireflySpectra/firefly_release/6ed7cbd7c5c2e19cefdaf3274f8062881c449dc1"
+        "/example_data/spec-0266-51602-0001.fits",
+        sha256="31a7355ab8c03db431576a233c3d48e998ead9af3ce6b0630fb510f4bd6202ac",
+        licence="public (SDSS); the repository that carries it: none stated",
+        description="SDSS spectrum: GALAXY",
+        local="spectra/spec-0266-51602-0001.fits",
+    ),
+    DataFile(
+        name="spec-0266-51602-0162.fits",
+        url=f"{_GITHUB}/FireflySpectra/firefly_release/6ed7cbd7c5c2e19cefdaf3274f8062881c449dc1"
+        "/example_data/spec-0266-51602-0162.fits",
+        sha256="6d77c6c7054ca100ee8f7efb12c591cdac0e73f3e23765626781041e6483b2cc",
+        licence="public (SDSS); the repository that carries it: none stated",
+        description="SDSS spectrum: GALAXY",
+        local="spectra/spec-0266-51602-0162.fits",
+    ),
+    DataFile(
+        name="spec-0266-51602-0526.fits",
+        url=f"{_GITHUB}/FireflySpectra/firefly_release/6ed7cbd7c5c2e19cefdaf3274f8062881c449dc1"
+        "/example_data/spec-0266-51602-0526.fits",
+        sha256="33c888879976f1ddeab3b8f558ff5de83942cd4318d841edc3f2821fe5d925f1",
+        licence="public (SDSS); the repository that carries it: none stated",
+        description="SDSS spectrum: GALAXY",
+        local="spectra/spec-0266-51602-0526.fits",
+    ),
+    DataFile(
+        name="spec-0266-51630-0525.fits",
+        url=f"{_GITHUB}/FireflySpectra/firefly_release/6ed7cbd7c5c2e19cefdaf3274f8062881c449dc1"
+        "/example_data/spec-0266-51630-0525.fits",
+        sha256="abea287694f0dcc7ea9922cacbb5302c4cb15df349683a7c8b95d8adba33c207",
+        licence="public (SDSS); the repository that carries it: none stated",
+        description="SDSS spectrum: GALAXY",
+        local="spectra/spec-0266-51630-0525.fits",
+    ),
+    DataFile(
+        name="spec-0266-51602-0614.fits",
+        url=f"{_GITHUB}/FireflySpectra/firefly_release/6ed7cbd7c5c2e19cefdaf3274f8062881c449dc1"
+        "/example_data/spec-0266-51602-0614.fits",
+        sha256="6998c677eec1d5cb1fa3794ad313d3b9dbe3093e3001eee3c48f52edc0348059",
+        licence="public (SDSS); the repository that carries it: none stated",
+        description="SDSS spectrum: GALAXY",
+        local="spectra/spec-0266-51602-0614.fits",
+    ),
+    DataFile(
+        name="spec-0266-51630-0461.fits",
+        url=f"{_GITHUB}/FireflySpectra/firefly_release/6ed7cbd7c5c2e19cefdaf3274f8062881c449dc1"
+        "/example_data/spec-0266-51630-0461.fits",
+        sha256="ad699daaff1460e763b2c79af6b84b0f59d4e4ce9352c7dafd314a1a8fb4b297",
+        licence="public (SDSS); the repository that carries it: none stated",
+        description="SDSS spectrum: GALAXY",
+        local="spectra/spec-0266-51630-0461.fits",
+    ),
+    DataFile(
+        name="spec-1045-52725-0628.fits",
+        url=f"{_GITHUB}/FireflySpectra/firefly_release/c8ec64a5bb8b534e4b4b3519e6a9955f7a537d6a"
+        "/doc/example_data/spectra/1045/spec-1045-52725-0628.fits",
+        sha256="ee3278e6a2b5f632bfb3445c6a612086e1f78b8fae9e9a441c8e2bda005f6547",
+        licence="public (SDSS); the repository that carries it: none stated",
+        description="SDSS spectrum: GALAXY STARFORMING",
+        local="spectra/spec-1045-52725-0628.fits",
+    ),
+    DataFile(
+        name="spec-0266-51602-0573.fits",
+        url=f"{_GITHUB}/FireflySpectra/firefly_release/c8ec64a5bb8b534e4b4b3519e6a9955f7a537d6a"
+        "/doc/example_data/spectra/0266/spec-0266-51602-0573.fits",
+        sha256="c84bec43093f5de5fa946ce9ce31677bd4648fb11691f6dc1bbf55843321cddd",
+        licence="public (SDSS); the repository that carries it: none stated",
+        description="SDSS spectrum: GALAXY",
+        local="spectra/spec-0266-51602-0573.fits",
+    ),
+    DataFile(
+        name="spec-1163-52669-0292.fits",
+        url=f"{_GITHUB}/aframosp/SpecData/42443d5a4c82e110619ae0b187b05858df3d804f/Exam_fits/Mrk477.fits",
+        sha256="afe4d30cffcbe2daa35b6acf1b9ea6e30677e345e8885599e7b91a0fe35dc921",
+        licence="public (SDSS); the repository that carries it: MIT",
+        description="SDSS spectrum: QSO AGN BROADLINE",
+        local="spectra/spec-1163-52669-0292.fits",
+    ),
+    DataFile(
+        name="spec-0392-51793-0517.fits",
+        url=f"{_GITHUB}/aframosp/SpecData/42443d5a4c82e110619ae0b187b05858df3d804f/Exam_fits/MRK%200955.fits",
+        sha256="428c3483b46e7bb42660ae19c26b7450574b4ba87bab5ddb8375d2604bdb9123",
+        licence="public (SDSS); the repository that carries it: MIT",
+        description="SDSS spectrum: GALAXY AGN",
+        local="spectra/spec-0392-51793-0517.fits",
+    ),
+    DataFile(
+        name="spec-1176-52791-0591.fits",
+        url=f"{_GITHUB}/aframosp/SpecData/42443d5a4c82e110619ae0b187b05858df3d804f/Exam_fits/SDSS.fits",
+        sha256="a19e2b728d3b68a4aba16825679ab8e983bc169cf881f0bdf0eb0191f0e05ba6",
+        licence="public (SDSS); the repository that carries it: MIT",
+        description="SDSS spectrum: GALAXY STARBURST",
+        local="spectra/spec-1176-52791-0591.fits",
+    ),
+    DataFile(
+        name="spec-0358-51818-0504.fits",
+        url=f"{_GITHUB}/Vital-Fernandez/lime/c37a82e0e6a54dbd90aafd86e86f67936c57b31d"
+        "/docs/source/0_resources/spectra/sdss_dr18_0358-51818-0504.fits",
+        sha256="20aa0280fe55317d3012bbf05f9d45a9106822b8a4d99406417ea8b52559de6d",
+        licence="public (SDSS); the repository that carries it: see its LICENSE.rst (GPL family)",
+        description="SDSS spectrum: GALAXY STARBURST",
+        local="spectra/spec-0358-51818-0504.fits",
+    ),
+    DataFile(
+        name="spec-2101-53858-0049.fits",
+        url=f"{_GITHUB}/fuhaiastro/spfit/626c370e592d2f738da1e4d517667a0613e43dbc/examples/sdss/1237664853103607848.fits",
+        sha256="81cdce9af4847f53490cd2f23099d8f6c588566c5f3b26d6d82f782c01f31778",
+        licence="public (SDSS); the repository that carries it: none stated",
+        description="SDSS spectrum: GALAXY AGN",
+        local="spectra/spec-2101-53858-0049.fits",
+    ),
+    DataFile(
+        name="spec-10000-57346-0002.fits",
+        url=f"{_GITHUB}/TomReichardt/SDSS-Spectra---Cool-Group/c02eab8a35edefeda44cf6e2433c4aed8b43629e"
+        "/spectra/spec-10000-57346-0002.fits",
+        sha256="7cdbe6547cbf1d7888041e13d384974b4f266d94516def5600dfab492d4b9b56",
+        licence="public (SDSS); the repository that carries it: none stated",
+        description="SDSS spectrum: QSO",
+        local="spectra/spec-10000-57346-0002.fits",
+    ),
+    DataFile(
+        name="spec-10000-57346-0004.fits",
+        url=f"{_GITHUB}/TomReichardt/SDSS-Spectra---Cool-Group/c02eab8a35edefeda44cf6e2433c4aed8b43629e"
+        "/spectra/spec-10000-57346-0004.fits",
+        sha256="abf26c5e07d8930cb5567d10139a9080fc51a7e4f4f6b680163c3f11edad6db0",
+        licence="public (SDSS); the repository that carries it: none stated",
+        description="SDSS spectrum: QSO",
+        local="spectra/spec-10000-57346-0004.fits",
+    ),
+    DataFile(
+        name="spec-10000-57346-0021.fits",
+        url=f"{_GITHUB}/TomReichardt/SDSS-Spectra---Cool-Group/c02eab8a35edefeda44cf6e2433c4aed8b43629e"
+        "/spectra/spec-10000-57346-0021.fits",
+        sha256="83d022df08063c18b24ed5bd75ac4f2bcced2e4bed13a768f0b537b3807f91fa",
+        licence="public (SDSS); the repository that carries it: none stated",
+        description="SDSS spectrum: STAR M4.5:III (123657)",
+        local="spectra/spec-10000-57346-0021.fits",
+    ),
+    DataFile(
+        name="spec-4055-55359-0001.fits",
+        url=f"{_GITHUB}/TomReichardt/SDSS-Spectra---Cool-Group/c02eab8a35edefeda44cf6e2433c4aed8b43629e"
+        "/spectra/spec-4055-55359-0001.fits",
+        sha256="f943dfb3ffa6f2630f5910b656482d8d667c90704a51eca1858ce2a2181dfbaa",
+        licence="public (SDSS); the repository that carries it: none stated",
+        description="SDSS spectrum: STAR F3/F5V (30743)",
+        local="spectra/spec-4055-55359-0001.fits",
+    ),
+    DataFile(
+        name="spec-4055-55359-0006.fits",
+        url=f"{_GITHUB}/TomReichardt/SDSS-Spectra---Cool-Group/c02eab8a35edefeda44cf6e2433c4aed8b43629e"
+        "/spectra/spec-4055-55359-0006.fits",
+        sha256="ab49c3ed86d653b8db299fd76029bf6ba223059429b60fab860a6a855369e82f",
+        licence="public (SDSS); the repository that carries it: none stated",
+        description="SDSS spectrum: GALAXY",
+        local="spectra/spec-4055-55359-0006.fits",
+    ),
+    DataFile(
+        name="spec-6055-56102-0008.fits",
+        url=f"{_GITHUB}/TomReichardt/SDSS-Spectra---Cool-Group/c02eab8a35edefeda44cf6e2433c4aed8b43629e"
+        "/spectra/spec-6055-56102-0008.fits",
+        sha256="d5318474b3b0cdee73926842553ea4d2c56e22bf5f78961fe9f5314fe26662f9",
+        licence="public (SDSS); the repository that carries it: none stated",
+        description="SDSS spectrum: QSO BROADLINE",
+        local="spectra/spec-6055-56102-0008.fits",
+    ),
+    DataFile(
+        name="coadd-4-80613.fits",
+        url=f"{_GITHUB}/desihub/fastspecfit/d7b28da64e2e09040ec25f72559a5618a7c27887"
+        "/py/fastspecfit/test/data/coadd-4-80613-thru20210324.fits",
+        sha256="3f2940bc63e27420ff36475365d25af59cea4ce5618a9e7a9506f890a1b7a366",
+        licence="CC-BY-4.0 (DESI); the repository that carries it: BSD-3-Clause",
+        description="DESI coadd of one galaxy in three arms",
+        local="spectra/coadd-4-80613.fits",
+    ),
+    DataFile(
+        name="redrock-4-80613.fits",
+        url=f"{_GITHUB}/desihub/fastspecfit/d7b28da64e2e09040ec25f72559a5618a7c27887"
+        "/py/fastspecfit/test/data/redrock-4-80613-thru20210324.fits",
+        sha256="87125d5ac854d009138873354355f0d6862f827e1df0cff508dec7eb1ecdb570",
+        licence="CC-BY-4.0 (DESI); the repository that carries it: BSD-3-Clause",
+        description="redshift of coadd-4-80613.fits",
+        local="spectra/redrock-4-80613.fits",
+    ),
+    DataFile(
+        name="spec-0295-51585-0596-gelato-results.fits",
+        url=f"{_GITHUB}/TheSkyentist/GELATO/17fd4f5722a61fab439dbee8e9cee87e77008b9d"
+        "/Example/Comparison/spec-0295-51585-0596-results.fits",
+        sha256="2bfed2d43f723231e57b1c1b24f0ad0d72087a02b9bfefb3251b73e179ad8f88",
+        licence="public (SDSS); the repository that carries it: GPL-3.0",
+        description="GELATO's own fit of that spectrum: lines with bootstraps",
+        local="spectra/spec-0295-51585-0596-gelato-results.fits",
+    ),
+    DataFile(
+        name="spec-1599-53089-0469-gelato-results.fits",
+        url=f"{_GITHUB}/TheSkyentist/GELATO/17fd4f5722a61fab439dbee8e9cee87e77008b9d"
+        "/Example/Comparison/spec-1599-53089-0469-results.fits",
+        sha256="c3a0adc9dd7b76d624e3838f990c2cf0ca45dee017dfebc4f57e6c937c6c9d08",
+        licence="public (SDSS); the repository that carries it: GPL-3.0",
+        description="GELATO's own fit of that spectrum: lines with bootstraps",
+        local="spectra/spec-1599-53089-0469-gelato-results.fits",
+    ),
+    DataFile(
+        name="pyspeckit_sample_sdss.txt",
+        url=f"{_GITHUB}/pyspeckit/pyspeckit/8cc5ce9c00c4b99cd6e77757a54676388301ce05/examples/sample_sdss.txt",
+        sha256="7da392d4ab3909a26fc253f17cb402a919f472d03fe792f59e5940fff917e90c",
+        licence="public (SDSS); the repository that carries it: MIT",
+        description="SDSS type-I Seyfert as text: wavelength, flux, error",
+        local="spectra/pyspeckit_sample_sdss.txt",
+    ),
 )
 
 

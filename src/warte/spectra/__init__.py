@@ -1,0 +1,1 @@
+"""Galaxy spectra: their class, and their emission lines fitted by the thousand."""
