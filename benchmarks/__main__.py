@@ -1,4 +1,4 @@
-"""`python -m benchmarks sky [--quick]` or `python -m benchmarks nmf [--quick]`."""
+"""`python -m benchmarks sky [--quick]`, `... nmf [--quick]` or `... spectra [--quick]`."""
 
 import argparse
 import sys
@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 from benchmarks.nmf import cli as nmf
 from benchmarks.sky import cli as sky
+from benchmarks.spectra import cli as spectra
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the named benchmark; 0 when every part ran."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     names = parser.add_subparsers(required=True, metavar="NAME")
-    for name, part in (("sky", sky), ("nmf", nmf)):
+    for name, part in (("sky", sky), ("nmf", nmf), ("spectra", spectra)):
         one = names.add_parser(name, help=part.__doc__)
         part.add_arguments(one)
         one.set_defaults(run=part.run)

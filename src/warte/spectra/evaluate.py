@@ -6,6 +6,9 @@ one component fitted to two is neither of them.
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -27,6 +30,7 @@ from warte.spectra.simulate.truth import Truth
 QUANTITIES = ("flux", "velocity_km_s", "sigma_km_s")
 ERRORS = {"flux": "flux_err", "velocity_km_s": "velocity_err_km_s", "sigma_km_s": "sigma_err_km_s"}
 BROAD = "broad"
+TEXTS = ("file", "class", "line", "component", "flags", "reason")  # columns that are no numbers
 
 
 def evaluate(
@@ -69,6 +73,58 @@ def evaluate(
             for name, pull in ((name, _pulls(pairs, name)) for name in QUANTITIES)
         }
     return scores
+
+
+def read_found(
+    folder: Path,
+) -> tuple[pd.DataFrame | None, pd.DataFrame | None, pd.DataFrame | None]:
+    """classes, fits and lines of a folder of results, None where there is no such file.
+
+    Spectra that were classified and, not being candidates, not fitted count as found with one
+    component.
+
+    Raises:
+        InputError: none of the files is there, or one is no table.
+    """
+    found: list[pd.DataFrame | None] = []
+    for name in ("classes.csv", "fits.csv", "lines.csv"):
+        path = folder / name
+        try:
+            table = pd.read_csv(path, dtype=dict.fromkeys(TEXTS, str))
+        except FileNotFoundError:
+            found.append(None)
+        except (OSError, ValueError) as problem:
+            raise InputError(f"cannot read {path}: {problem}; make it anew") from problem
+        else:
+            found.append(table.fillna(dict.fromkeys(TEXTS, "")))
+    classes, fits, lines = found
+    if classes is None and fits is None:
+        raise InputError(
+            f"{folder} has no classes.csv and no fits.csv; give a folder of "
+            "`warte spectra classify` or `fit`"
+        )
+    if classes is not None and fits is not None:
+        passed = classes.loc[~classes["file"].isin(fits["file"]), ["file"]]
+        fits = pd.concat([fits, passed.assign(components=1)], ignore_index=True)
+    return classes, fits, lines
+
+
+def tables(scores: dict[str, Any]) -> dict[str, pd.DataFrame]:
+    """The scores of `evaluate` as tables for people, by title."""
+    found: dict[str, pd.DataFrame] = {}
+    if "confusion" in scores:
+        counts = pd.DataFrame.from_dict(scores["confusion"], orient="index")
+        found["Classes: rows true, columns found"] = counts.rename_axis("true").reset_index()
+        found["Each class against the others"] = pd.DataFrame(
+            {"class": list(CLASSES), "f1": scores["f1"].values(), "auc": scores["auc"].values()}
+        )
+    if "two_components" in scores:
+        found["Two components"] = pd.DataFrame(scores["two_components"])
+    if "coverage" in scores:
+        found["True values within the stated 68 % intervals"] = pd.DataFrame(scores["coverage"])
+    single = {name: value for name, value in scores.items() if isinstance(value, int | float)}
+    found["In one number"] = pd.DataFrame({"name": single.keys(), "value": single.values()})
+    return found
 
 
 def auc(score: npt.ArrayLike, positive: npt.ArrayLike) -> float:

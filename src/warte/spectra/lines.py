@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# Rest wavelengths in vacuum, Angstrom (NIST ASD; the Balmer lines as means of their fine structure).
+# Rest wavelengths in vacuum, Angstrom (NIST ASD; Balmer lines: means of their fine structure).
 WAVELENGTH: dict[str, float] = {
     "[O II] 3727": 3727.092,
     "[O II] 3729": 3729.875,

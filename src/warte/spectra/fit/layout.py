@@ -80,7 +80,7 @@ def layout_for(
     order: int = 1,
     absorption: bool = True,
 ) -> Layout:
-    """The layout of spectra that cover the blue and the red window (H-beta, H-alpha) or only one."""
+    """The layout of spectra that cover the blue and the red window, or only one of them."""
     blue, red = windows
     groups = (BLUE_GROUPS if blue else ()) + (RED_GROUPS if red else ())
     places = ((BLUE_WINDOW,) if blue else ()) + ((RED_WINDOW,) if red else ())

@@ -14,7 +14,7 @@ from warte.spectra.simulate.blue import Pairs, simulate_pairs
 from warte.spectra.simulate.galaxy import Galaxies, LineList, draw_galaxies, line_list
 from warte.spectra.simulate.paint import paint_lines
 from warte.spectra.simulate.settings import SimulateSettings
-from warte.spectra.simulate.truth import Truth, make_truth
+from warte.spectra.simulate.truth import Truth, make_truth, read_truth, write_truth
 from warte.spectra.spectrum import C_KM_S, FloatArray, Spectrum, make_spectrum
 
 __all__ = [
@@ -22,9 +22,11 @@ __all__ = [
     "Pairs",
     "SimulateSettings",
     "Truth",
+    "read_truth",
     "simulate",
     "simulate_batch",
     "simulate_pairs",
+    "write_truth",
 ]
 
 CHUNK = 128  # spectra made at once: their arrays stay small
@@ -37,7 +39,7 @@ class Batch:
     loglam: (P,) log10 of the observed vacuum wavelength, Angstrom.
     flux: (N, P) float32, 1e-17 erg/s/cm2/Angstrom, NaN where missing.
     ivar: (N, P) float32, 0 where missing.
-    resolution_km_s: (P,) sigma of the instrument's profile, the same for all.
+    resolution_km_s: (P,) sigma of the recorded profile, pixels included, the same for all.
     z: (N,) stated redshift.
     """
 
@@ -92,7 +94,7 @@ def simulate_batch(
         z[here] = galaxies.z
         names = [f"sim-{number:07d}.fits" for number in range(start, here.stop)]
         truths.append(make_truth(names, galaxies, scene.lines, scene.clean, scene.continuum))
-    batch = Batch(instrument.LOGLAM, flux, ivar, instrument.RESOLUTION_KM_S, z)
+    batch = Batch(instrument.LOGLAM, flux, ivar, instrument.RECORDED_KM_S, z)
     return batch, Truth(
         pd.concat([truth.spectra for truth in truths], ignore_index=True),
         pd.concat([truth.lines for truth in truths], ignore_index=True),

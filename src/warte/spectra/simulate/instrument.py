@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from warte.spectra.simulate.settings import SimulateSettings
-from warte.spectra.spectrum import FloatArray, vacuum_from_air
+from warte.spectra.spectrum import C_KM_S, FloatArray, vacuum_from_air
 
 STEP = 1e-4  # log10 of the wavelength per pixel
 FIRST, PIXELS = 3.5791, 3855
@@ -31,6 +31,8 @@ _KNOTS = np.array(
     ]
 )  # fmt: skip
 RESOLUTION_KM_S = np.interp(LOGLAM, _KNOTS[:, 0], _KNOTS[:, 1])  # (P,) sigma, km/s
+# (P,) sigma of the profile as it is recorded, in pixels of finite width: what files state
+RECORDED_KM_S = np.hypot(RESOLUTION_KM_S, C_KM_S * STEP * np.log(10) / np.sqrt(12))
 
 # Night-sky lines, air Angstrom, and how much each raises the noise at its peak. Wavelengths after
 # Osterbrock et al. 1996, PASP 108, 277.

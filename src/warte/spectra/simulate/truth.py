@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from warte.core.errors import InputError
 from warte.spectra.lines import WAVELENGTH
 from warte.spectra.simulate.galaxy import Galaxies, LineList
 from warte.spectra.simulate.instrument import (
@@ -19,6 +21,9 @@ from warte.spectra.simulate.instrument import (
 )
 from warte.spectra.simulate.nebula import LINES, PLACE
 from warte.spectra.spectrum import C_KM_S, FloatArray
+
+SPECTRA_FILE = "truth.csv"
+LINES_FILE = "truth_lines.csv"
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,41 @@ class Truth:
 
     spectra: pd.DataFrame
     lines: pd.DataFrame
+
+
+def write_truth(folder: Path, truth: Truth) -> None:
+    """Write the two tables as truth.csv and truth_lines.csv into an existing folder."""
+    truth.spectra.to_csv(folder / SPECTRA_FILE, index=False)
+    truth.lines.to_csv(folder / LINES_FILE, index=False)
+
+
+def read_truth(folder: Path) -> Truth:
+    """The truth that `write_truth` wrote into a folder.
+
+    Raises:
+        InputError: one of the files is missing, or is no such table.
+    """
+    tables = []
+    for name, needed in (
+        (SPECTRA_FILE, ("file", "class", "components")),
+        (LINES_FILE, ("file", "line", "component", "flux", "velocity_km_s", "sigma_km_s")),
+    ):
+        try:
+            table = pd.read_csv(folder / name, dtype={"file": str, "component": str})
+        except (OSError, ValueError) as problem:
+            reason = getattr(problem, "strerror", None) or str(problem)
+            raise InputError(
+                f"cannot read {folder / name}: {reason.lower()}; give a folder of "
+                "`warte spectra simulate`"
+            ) from problem
+        missing = [column for column in needed if column not in table]
+        if missing:
+            raise InputError(
+                f"{folder / name} has no column {missing[0]}; give a folder of "
+                "`warte spectra simulate`"
+            )
+        tables.append(table)
+    return Truth(*tables)
 
 
 def make_truth(

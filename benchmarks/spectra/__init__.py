@@ -1,0 +1,1 @@
+"""The benchmark of the spectra domain, run by `python -m benchmarks spectra`."""
