@@ -20,6 +20,8 @@ from warte.sky import presets
 from warte.sky.simulate import Satellite, SimulateSettings, SkySettings, simulate
 from warte.sky.tables import OBSERVATION_COLUMNS, TRACK_COLUMNS
 from warte.sky.write import write_recording
+from warte.spectra.fit import FIT_COLUMNS, LINE_COLUMNS
+from warte.spectra.lines import CLASSES
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("**/*.md"))]
@@ -200,6 +202,73 @@ def test_the_demo_prints_what_the_readme_shows(
         return [re.sub(r"[\d.]+", "0", line) for line in lines[-3:]]
 
     assert last(block) == last(told)
+
+
+# the spectra examples ---------------------------------------------------------------------------
+
+SPECTRA_PAGE = ROOT / "docs" / "spectra.md"
+
+
+def test_the_readme_shows_what_evaluate_prints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = [words for words in _command_lines(ROOT / "README.md") if words[0] == "spectra"]
+    assert [words[1] for words in lines] == ["simulate", "classify", "fit", "evaluate"]
+    for words in lines:
+        assert main(words) == 0, (words, capsys.readouterr().err)
+    told = capsys.readouterr().out.split("Two components")[1].splitlines()
+    block = (ROOT / "README.md").read_text(encoding="utf-8").split("Two components\n")[1]
+    shown = block.split("```")[0].splitlines()
+
+    def rows(lines: list[str]) -> list[list[str]]:
+        return [line.split()[:2] for line in lines if line.split()[:1] != ["─" * 57]]
+
+    wanted = [row for row in rows(shown) if row]
+    assert [row for row in rows(told) if row][: len(wanted)] == wanted
+
+
+def test_the_commands_about_spectra_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from astropy.io import fits
+    from astroquery.sdss import conf
+
+    from tests.spectra.skyserver import csv_answer, serve
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert main(["spectra", "simulate", "--preset", "doubles", "--count", "4", "--out", "x"]) == 0
+    with serve() as site:
+        monkeypatch.setattr(conf, "skyserver_baseurl", site.url)
+        monkeypatch.setattr(conf, "sas_baseurl", site.url)
+        for number, file in enumerate(sorted((tmp_path / "x").glob("*.fits")), start=1):
+            # The archive's files have a table of lines, too.
+            fits.append(
+                file, np.zeros(1, dtype=[("LINEZ", "f4")]), fits.Header({"XTENSION": "BINTABLE"})
+            )
+            site.files[site.add(266, 51602, number)] = file.read_bytes()
+        rows = [f"266,51602,{number},0.1" for number in range(1, 5)]
+        site.sql = csv_answer("plate,mjd,fiberid,z", *rows)
+        for words in _command_lines(SPECTRA_PAGE):
+            assert main(words) == 0, (words, capsys.readouterr().err)
+    found = sorted(path.name for path in (tmp_path / "run").iterdir())
+    assert found == [
+        "classes.csv", "fits.csv", "lines.csv", "lines.fits", "report.html", "run.json"
+    ]  # fmt: skip
+    (program,) = _python(SPECTRA_PAGE)
+    seen: dict[str, Any] = {}
+    exec(program, seen)  # noqa: S102
+    assert len(seen["result"].fits) == 4 and not seen["failures"]
+
+
+def test_the_columns_in_the_page_are_those_of_the_files() -> None:
+    text = SPECTRA_PAGE.read_text(encoding="utf-8")
+    told = set(re.findall(r"`([a-z_0-9]+)`", text))
+    assert {*LINE_COLUMNS, *FIT_COLUMNS} <= told
+    for name in CLASSES:
+        assert f"`{name}`" in text
 
 
 # the nmf examples -------------------------------------------------------------------------------

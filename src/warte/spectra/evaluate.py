@@ -115,9 +115,9 @@ def tables(scores: dict[str, Any]) -> dict[str, pd.DataFrame]:
     if "confusion" in scores:
         counts = pd.DataFrame.from_dict(scores["confusion"], orient="index")
         found["Classes: rows true, columns found"] = counts.rename_axis("true").reset_index()
-        found["Each class against the others"] = pd.DataFrame(
-            {"class": list(CLASSES), "f1": scores["f1"].values(), "auc": scores["auc"].values()}
-        )
+        each = {"class": list(CLASSES), "f1": scores["f1"].values(), "auc": scores["auc"].values()}
+        # Classes that are not in the truth have no score.
+        found["Each class against the others"] = pd.DataFrame(each).dropna(subset=["f1"])
     if "two_components" in scores:
         found["Two components"] = pd.DataFrame(scores["two_components"])
     if "coverage" in scores:

@@ -31,8 +31,8 @@ def diagram_section(table: pd.DataFrame, cards: Mapping[str, str]) -> Section:
         )
         return Section("Line ratios", "ratios", [Text(text)])
     caption = (
-        f"{shown:,} files whose four lines all exceed three times their errors. Full curve: Kewley "
-        "2001, dashed: Kauffmann 2003, dotted: Schawinski 2007. Points with a ring "
+        f"Points ({shown:,}): files whose four lines all exceed three times their errors. Full "
+        "curve: Kewley 2001, dashed: Kauffmann 2003, dotted: Schawinski 2007. Points with a ring "
         "have two components; large points lead to their cards."
     )
     return Section("Line ratios", "ratios", [Drawing(bpt_diagram(table, cards), caption)])
@@ -219,6 +219,6 @@ def _with_error(row: Row, name: str, unit: str = "") -> str:
 
 def _key(curve: Curve) -> str:
     """What the colours of a card's picture stand for."""
-    colours = {"1": "blue", "2": "yellow", "broad": "pink"}
-    parts = [f"component {name} {colours.get(name, 'plain')}" for name, _ in curve.components]
+    words = {"1": "component 1 blue", "2": "component 2 yellow", "broad": "the broad one pink"}
+    parts = [words.get(name, f"component {name} plain") for name, _ in curve.components]
     return f"Data as steps, model orange, {', '.join(parts)}, continuum dashed."
