@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
 import torch
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from benchmarks.clock import on_threads
 from benchmarks.nmf.data import Problem
 from benchmarks.nmf.programs import Finished, MissingPeer, Program
 
@@ -103,18 +102,6 @@ class Clock:
         now = self.laps[-1]
         before = next(loss for seconds, _, loss in self.laps if seconds >= 2 / 3 * now[0])
         return before - now[2] < SETTLED * self.target * now[2]
-
-
-@contextmanager
-def on_threads(number: int) -> Iterator[None]:
-    """Compute on so many threads, in PyTorch and in every library that NumPy calls."""
-    before = torch.get_num_threads()
-    with threadpool_limits(number):
-        torch.set_num_threads(number)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
 
 
 def run_one(

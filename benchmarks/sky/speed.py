@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
+from benchmarks.clock import Times, median_times
 from benchmarks.page import Table, cores
 from benchmarks.sky.clips import memory_recording
 from benchmarks.sky.fourframe import fourframe
@@ -34,18 +33,18 @@ def speed_table(seed0: int, repeats: int, quick: bool, device: str, progress: Pr
     for number, (width, height, frames) in enumerate(sizes):
         progress("speed", number, len(sizes))
         recording = _clip(seed0 + 800_000 + number, width, height, frames)
-        wall, core = _median_times(lambda clip=recording: find(clip, device=device), repeats)
-        peer, peer_core = _median_times(lambda clip=recording: _peer(clip, seed0), repeats)
+        own = _warm_times(lambda clip=recording: find(clip, device=device), repeats)
+        peer = _warm_times(lambda clip=recording: _peer(clip, seed0), repeats)
         rows.append(
             {
                 "size": f"{width}x{height}",
                 "frames": frames,
-                "Warte frames/s": frames / wall,
-                "Warte core-s": core,
-                "four-frame frames/s": frames / peer,
-                "four-frame core-s": peer_core,
-                "time, Warte / four-frame": wall / peer,
-                "Warte ns per pixel and frame": 1e9 * wall / (frames * width * height),
+                "Warte frames/s": frames / own.wall,
+                "Warte core-s": own.core,
+                "four-frame frames/s": frames / peer.wall,
+                "four-frame core-s": peer.core,
+                "time, Warte / four-frame": own.wall / peer.wall,
+                "Warte ns per pixel and frame": 1e9 * own.wall / (frames * width * height),
             }
         )
     progress("speed", len(sizes), len(sizes))
@@ -69,16 +68,9 @@ def _clip(seed: int, width: int, height: int, frames: int) -> Recording:
     return memory_recording(simulate(scene, rng)[0])
 
 
-def _median_times(work: Callable[[], object], repeats: int) -> tuple[float, float]:
-    """Median wall and core seconds; core seconds are of all threads together."""
+def _warm_times(work: Callable[[], object], repeats: int) -> Times:
     work()
-    wall, core = [], []
-    for _ in range(repeats):
-        started, used = time.perf_counter(), time.process_time()
-        work()
-        wall.append(time.perf_counter() - started)
-        core.append(time.process_time() - used)
-    return statistics.median(wall), statistics.median(core)
+    return median_times(work, repeats)
 
 
 def memory_table(quick: bool, progress: Progress) -> Table:

@@ -9,9 +9,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from benchmarks.nmf.race import on_threads
+from benchmarks.clock import median_times, on_threads
 from benchmarks.page import Table
-from benchmarks.spectra.clock import median_times
 from benchmarks.spectra.data import NETWORK, THREADS, generator
 from warte.cli.common import Report
 from warte.spectra import presets

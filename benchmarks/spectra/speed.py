@@ -9,10 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from benchmarks.nmf.race import on_threads
+from benchmarks.clock import Times, measure, median_times, on_threads
 from benchmarks.page import Table
 from benchmarks.spectra import peers
-from benchmarks.spectra.clock import Times, measure, median_times
 from benchmarks.spectra.data import SPEED, THREADS, generator, percent_of, solver_lines
 from benchmarks.spectra.peers import PeerFit, Pixels
 from warte.cli.common import Report

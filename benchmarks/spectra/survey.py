@@ -8,9 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from benchmarks.nmf.race import on_threads
+from benchmarks.clock import Times, measure, on_threads
 from benchmarks.page import Table
-from benchmarks.spectra.clock import Times, measure
 from benchmarks.spectra.data import SURVEY, THREADS, generator, percent_of
 from warte.cli.common import Report
 from warte.spectra import presets

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from warte.spectra.bpt import bpt_class
-from warte.spectra.lines import CLASSES, NII_RATIO, OIII_RATIO, WAVELENGTH
+from warte.spectra.lines import CASE_B, CLASSES, NII_RATIO, OIII_RATIO, WAVELENGTH
 from warte.spectra.simulate.settings import SimulateSettings
 from warte.spectra.simulate.stars import balmer_reddening
 from warte.spectra.spectrum import FloatArray
@@ -161,7 +161,7 @@ def _recipe(
     blue = spread(np.where(liner, 5.0, 2.5), 0.15)
     oii = rng.uniform(0.8, 1.45, len(x))  # 3729 / 3727
     return _Recipe(
-        np.where(active | liner, 3.1, 2.86) * balmer_reddening("H-alpha", ebv),
+        np.where(active | liner, 3.1, CASE_B) * balmer_reddening("H-alpha", ebv),
         {
             "[S II] 6716": sulphur * sii / (1 + sii),
             "[S II] 6731": sulphur / (1 + sii),

@@ -1,11 +1,15 @@
-"""Wall and core time of a piece of work."""
+"""Wall and core time of a piece of work, and how many threads it may use."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+
+import torch
+from threadpoolctl import threadpool_limits
 
 
 @dataclass(frozen=True)
@@ -29,3 +33,15 @@ def median_times(work: Callable[[], object], repeats: int) -> Times:
     return Times(
         statistics.median(run.wall for run in runs), statistics.median(run.core for run in runs)
     )
+
+
+@contextmanager
+def on_threads(number: int) -> Iterator[None]:
+    """Compute on so many threads, in PyTorch and in every library that NumPy calls."""
+    before = torch.get_num_threads()
+    with threadpool_limits(number):
+        torch.set_num_threads(number)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
