@@ -17,8 +17,10 @@ from warte.spectra import presets
 from warte.spectra.bpt import bpt_class
 from warte.spectra.lines import CLASSES, WAVELENGTH
 from warte.spectra.simulate import (
+    CHUNK,
     SimulateSettings,
     instrument,
+    joined,
     simulate,
     simulate_batch,
     simulate_pairs,
@@ -488,3 +490,14 @@ def test_pairs_refuse_what_they_cannot_make() -> None:
         simulate_pairs(1, rng(), components=3)
     with pytest.raises(SettingsError, match="peak_snr"):
         simulate_pairs(1, rng(), peak_snr=(20.0, 10.0))
+
+
+def test_calls_of_whole_chunks_draw_what_one_call_draws() -> None:
+    settings = replace(presets.survey(), count=CHUNK + 3)
+    whole, truth = simulate(settings, np.random.default_rng(6))
+    rng = np.random.default_rng(6)
+    first, a = simulate(replace(settings, count=CHUNK), rng)
+    second, b = simulate(replace(settings, count=3), rng, first=CHUNK)
+    assert [one.name for one in [*first, *second]] == [one.name for one in whole]
+    np.testing.assert_array_equal(second[-1].flux, whole[-1].flux)
+    pd.testing.assert_frame_equal(joined([a, b]).lines, truth.lines)

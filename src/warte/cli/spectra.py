@@ -34,6 +34,7 @@ app = typer.Typer(help="Find Seyfert galaxies and double lines in spectra, and f
 Preset = Literal["survey", "doubles", "training", "passive", "demo"]
 Part = Literal["network", "evidence"]
 
+AT_ONCE = 1024  # spectra simulated and held in memory
 SHOWN_ROWS = 20  # a longer table is cut on the screen, never in the files
 FITTED_FILES = ("fits.csv", "lines.csv", "lines.fits")
 SHOWN_LINE = ("[O III] 5007", "H-alpha")  # whose velocities stand on the screen
@@ -173,7 +174,7 @@ def simulate_spectra(
 
     from warte.core.data.runs import RunFolder
     from warte.spectra import presets
-    from warte.spectra.simulate import simulate, write_truth
+    from warte.spectra.simulate import joined, simulate, write_truth
     from warte.spectra.write import write_sdss
 
     chosen = {
@@ -188,14 +189,19 @@ def simulate_spectra(
     rng = np.random.default_rng(seed)
     command = command_line()
     with RunFolder(out, force=force, command=command, seed=seed) as run, progress(quiet) as report:
-        with run.step("simulate"):
-            spectra, truth = simulate(settings, rng)
-        with run.step("write"):
-            for done, spectrum in enumerate(spectra, start=1):
-                write_sdss(run.path / spectrum.name, spectrum)
-                report("writing", done, len(spectra))
-            write_truth(run.path, truth)
-        run.note(preset=preset, settings=settings, spectra=len(spectra))
+        truths = []
+        for first in range(0, count, AT_ONCE):
+            part = replace(settings, count=min(AT_ONCE, count - first))
+            with run.step("simulate"):
+                spectra, known = simulate(part, rng, first=first)
+            truths.append(known)
+            with run.step("write"):
+                for done, spectrum in enumerate(spectra, start=first + 1):
+                    write_sdss(run.path / spectrum.name, spectrum)
+                    report("writing", done, count)
+        truth = joined(truths)
+        write_truth(run.path, truth)
+        run.note(preset=preset, settings=settings, spectra=count)
     kinds = truth.spectra["class"].value_counts()
     facts = {str(name): int(number) for name, number in kinds.items()}
     doubles = int((truth.spectra["components"] == 2).sum())
@@ -321,8 +327,8 @@ def fit_spectra(
 ) -> None:
     """Fit emission lines with one and with two components, and say which is warranted.
 
-    Writes lines.csv, lines.fits, fits.csv, report.html, run.json. If FILE lies in the folder --out,
-    they are added to what is there.
+    Writes lines.csv, lines.fits, fits.csv, report.html, run.json; beside FILE, where --out is the
+    folder of FILE.
     Example: warte spectra fit spectra --candidates run/classes.csv --out run
     """
     from warte.core.data.runs import RunFolder

@@ -14,7 +14,7 @@ from warte.spectra.simulate.blue import Pairs, simulate_pairs
 from warte.spectra.simulate.galaxy import Galaxies, LineList, draw_galaxies, line_list
 from warte.spectra.simulate.paint import paint_lines
 from warte.spectra.simulate.settings import SimulateSettings
-from warte.spectra.simulate.truth import Truth, make_truth, read_truth, write_truth
+from warte.spectra.simulate.truth import Truth, joined, make_truth, read_truth, write_truth
 from warte.spectra.spectrum import C_KM_S, FloatArray, Spectrum, make_spectrum
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Pairs",
     "SimulateSettings",
     "Truth",
+    "joined",
     "read_truth",
     "simulate",
     "simulate_batch",
@@ -50,9 +51,11 @@ class Batch:
     z: FloatArray
 
 
-def simulate(settings: SimulateSettings, rng: np.random.Generator) -> tuple[list[Spectrum], Truth]:
-    """`settings.count` simulated spectra and the truth about them."""
-    batch, truth = simulate_batch(settings, settings.count, rng)
+def simulate(
+    settings: SimulateSettings, rng: np.random.Generator, *, first: int = 0
+) -> tuple[list[Spectrum], Truth]:
+    """`settings.count` simulated spectra and the truth about them; names count from `first`."""
+    batch, truth = simulate_batch(settings, settings.count, rng, first=first)
     wavelength = 10**batch.loglam
     table = truth.spectra
     spectra = [
@@ -73,9 +76,12 @@ def simulate(settings: SimulateSettings, rng: np.random.Generator) -> tuple[list
 
 
 def simulate_batch(
-    settings: SimulateSettings, count: int, rng: np.random.Generator
+    settings: SimulateSettings, count: int, rng: np.random.Generator, *, first: int = 0
 ) -> tuple[Batch, Truth]:
     """`count` spectra as arrays, and the truth; `settings.count` is not used.
+
+    first: number in the name of the first spectrum. Several calls of a multiple of CHUNK spectra
+    draw the same as one call of all.
 
     Emission is Gaussian in wavelength, c (wavelength in the frame of z / rest - 1), integrated over
     pixels; the class of galaxies with lines is the place of their summed narrow fluxes in the
@@ -92,13 +98,10 @@ def simulate_batch(
         scene = _scene(galaxies, rng)
         flux[here], ivar[here] = instrument.observe(scene.clean, settings, rng)
         z[here] = galaxies.z
-        names = [f"sim-{number:07d}.fits" for number in range(start, here.stop)]
+        names = [f"sim-{number:07d}.fits" for number in range(first + start, first + here.stop)]
         truths.append(make_truth(names, galaxies, scene.lines, scene.clean, scene.continuum))
     batch = Batch(instrument.LOGLAM, flux, ivar, instrument.RECORDED_KM_S, z)
-    return batch, Truth(
-        pd.concat([truth.spectra for truth in truths], ignore_index=True),
-        pd.concat([truth.lines for truth in truths], ignore_index=True),
-    )
+    return batch, joined(truths)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +43,14 @@ class Truth:
 
     spectra: pd.DataFrame
     lines: pd.DataFrame
+
+
+def joined(truths: Sequence[Truth]) -> Truth:
+    """The truths of several calls as one."""
+    return Truth(
+        pd.concat([truth.spectra for truth in truths], ignore_index=True),
+        pd.concat([truth.lines for truth in truths], ignore_index=True),
+    )
 
 
 def write_truth(folder: Path, truth: Truth) -> None:
