@@ -46,7 +46,8 @@ def test_randomness_is_passed_in() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["sky", "--help"], ["data", "--help"]]
+    "arguments",
+    [["--help"], ["--version"], ["sky", "--help"], ["spectra", "--help"], ["data", "--help"]],
 )
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     heavy = ["torch", "cv2", "pandas", "numpy", "scipy", "astropy", "av", "matplotlib", "pooch"]

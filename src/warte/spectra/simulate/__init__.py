@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from warte.spectra.lines import WAVELENGTH
 from warte.spectra.simulate import instrument, stars
