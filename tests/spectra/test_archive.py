@@ -543,11 +543,12 @@ def test_a_server_that_puts_off_too_long_is_not_waited_for(site: Site, tmp_path:
 
 
 def test_the_wait_a_server_asks_for_holds_all(site: Site, tmp_path: Path) -> None:
-    paths = [site.add(266, 51602, fiber) for fiber in (1, 2, 3)]
-    site.script[paths[0]] = [Answer(503, headers={"Retry-After": "1"})]
-    _get(site, _rows(1, 2, 3), tmp_path, workers=3, rate_per_s=4.0)
+    paths = [site.add(266, 51602, fiber) for fiber in (1, 2)]
+    site.script[paths[0]] = [Answer(503, headers={"Retry-After": "2"})]
+    # A slow machine has a second to hear the answer before the other file's turn.
+    _get(site, _rows(1, 2), tmp_path, workers=2, rate_per_s=1.0)
     gaps = np.diff(site.times)
-    assert gaps[0] >= 0.9 and len(gaps) == 3
+    assert gaps[0] >= 1.8 and len(gaps) == 2
 
 
 def test_pauses_grow(site: Site, tmp_path: Path) -> None:
