@@ -139,9 +139,21 @@ def test_settings_reach_the_fit() -> None:
     assert (forced.lines["component"] == "broad").any()
     assert forced.fits["flags"].str.contains("broad component").all()
     stated = fit(spectra, FitSettings(absorption=False, order=1, broad=False))
-    scale = stated.lines["flux_err"] / plain.lines["flux_err"]
-    expected = np.sqrt(np.maximum(plain.fits["chi2_reduced"], 1.0)).to_numpy()
-    np.testing.assert_allclose(scale, np.repeat(expected, 6), rtol=1e-3)
+    np.testing.assert_allclose(stated.lines["flux_err"], plain.lines["flux_err"], rtol=1e-3)
+
+
+def test_errors_grow_with_scatter_that_chance_does_not_explain() -> None:
+    settings = FitSettings(components=1, absorption=False, order=1, broad=False)
+    spectra = pairs(40, 1, peak_snr=30.0).spectra()
+    for factor in (1.0, 2.0):  # of the variances, beyond those stated
+        some = [dataclasses.replace(one, ivar=one.ivar * factor) for one in spectra]
+        full = fit(some, settings)
+        plain = fit(some, dataclasses.replace(settings, errors="stated"))
+        chi2 = plain.fits["chi2_reduced"].to_numpy()
+        ratio = (full.lines["flux_err"] / plain.lines["flux_err"]).to_numpy()[::3]
+        grown = np.where(chi2 > 1 + 2 * np.sqrt(2 / 280), np.sqrt(chi2), 1.0)
+        assert np.median(ratio / grown) == pytest.approx(1.0, abs=1e-6)
+        assert np.median(ratio) == pytest.approx(np.sqrt(factor), abs=0.06)
 
 
 def test_the_lmfit_engine_gives_the_same_tables() -> None:

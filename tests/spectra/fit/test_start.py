@@ -9,7 +9,7 @@ from warte.spectra.fit.layout import Layout, blue_layout, layout_for
 from warte.spectra.fit.profile import model, polynomials
 from warte.spectra.fit.project import Bounds, Lines, orthonormal, without
 from warte.spectra.fit.solve import solve
-from warte.spectra.fit.start import _bank, _gains, starts
+from warte.spectra.fit.start import _bank, _bins, _gains, starts
 from warte.spectra.lines import WAVELENGTH, Group
 
 C_KM_S = 299_792.458
@@ -77,7 +77,7 @@ def test_gain_is_what_least_squares_gains() -> None:
     frame = orthonormal(polynomials(layout, lines.wavelength) * lines.weight.sqrt()[:, None])
     data = without(frame, lines.flux * lines.weight.sqrt())
     bank = _bank(layout, Bounds(), lines.flux.device)
-    gains = _gains(layout, lines, bank, frame.float(), data.float())
+    gains = _gains(_bins(layout, lines, bank), bank, frame.float(), data.float())
     gains = gains.unflatten(1, (len(bank.width), -1))
     for row in range(3):
         root = lines.weight[row].sqrt().numpy()

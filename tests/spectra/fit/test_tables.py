@@ -12,6 +12,7 @@ from astropy.table import Table
 from numpy.polynomial import legendre
 
 from warte.core.errors import OutputError
+from warte.spectra.fit import tables
 from warte.spectra.fit.fitted import Fitted
 from warte.spectra.fit.layout import layout_for
 from warte.spectra.fit.solve import Lines
@@ -23,6 +24,16 @@ NONLINEAR = [-100.0, 80.0, 150.0, 90.0, -20.0, 1500.0]
 FLUXES = [10.0, 50.0, 30.0, 20.0, 6.0, 5.0]
 CONTINUUM = [4.0, 0.5, -0.2, 3.0, 0.3, 0.1]  # blue window, red window
 LINEAR = [*FLUXES, *(0.4 * f for f in FLUXES), 25.0, 90.0, 1.5, *CONTINUUM]
+
+
+@pytest.fixture(autouse=True)
+def errors_by_the_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pixels here are not those of the fits; errors of pairs have their own tests."""
+
+    def plain(found: Fitted, lines: Lines, scale: np.ndarray, **_: object) -> np.ndarray:
+        return found.errors * scale[:, None]
+
+    monkeypatch.setattr(tables, "pair_errors", plain)
 
 
 def found(fixed: tuple[int, ...] = (), count: int = 1) -> Fitted:

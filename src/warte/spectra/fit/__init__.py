@@ -174,7 +174,8 @@ def _fit_batch(
         found, rows = found.take(solved), rows[solved]
         scale = _error_scale(compared, settings)[rows]
         part = batch.take(rows)
-        lines.append(_named(line_rows(found, part.lines, part.covered, scale), spectra, part))
+        table = line_rows(found, part.lines, part.covered, scale, bounds=settings.bounds)
+        lines.append(_named(table, spectra, part))
         for place, row in enumerate(part.rows):
             models[int(row)] = Model(found.layout, found.nonlinear[place], found.linear[place])
     fits = pd.DataFrame(

@@ -49,9 +49,10 @@ class FitSettings:
     absorption: whether stellar Balmer absorption is fitted.
     false_positives: share of spectra with one component that may be called two, 0.001..0.1.
     errors: "stated" follows from the inverse variances of the files; "scatter" grows by the root of
-        the reduced chi-square where that exceeds 1; "full" also where the residuals of neighbouring
-        pixels go together, as where starlight is not quite a polynomial. "scatter" is right for
-        comparing spectra of one object, in which that is the same.
+        the reduced chi-square where that is above 1, by more than chance explains; "full" also
+        where the residuals of neighbouring pixels go together, as where starlight is not quite a
+        polynomial. "scatter" is right for comparing spectra of one object, in which that is the
+        same.
     bounds: of velocities and widths, km/s.
     device: of the batched engine, "cpu" or "cuda".
     """
@@ -161,10 +162,11 @@ class Comparison:
     log_ratio: (N,) log evidence of two components over that of one; NaN where only one was tried.
     fault: (N,) why the second component may not stand whatever its evidence; '' where it may.
     snr: (N,) flux over its error of the most significant line of the fit with one component.
-    misfit: (N,) reduced chi-square of the best model, at least 1: by this the variances are larger
-        than stated.
+    misfit: (N,) reduced chi-square of the best model where it is significantly above 1, else 1: by
+        this the variances are larger than stated.
     redness: (N,) what the correlation of its residuals adds where it is significant, at least 1.
-        Evidence, rules and snr count that correlation always.
+        Evidence, rules and snr count both always, for there caution costs little; errors that only
+        chance can widen would be too large on average.
     absorption: (N,) strongest absorption of the fits with the broad component as decided,
         Angstrom; 0 where none is fitted.
     """
@@ -204,6 +206,8 @@ def compare(lines: Lines, windows: tuple[bool, bool], settings: FitSettings) -> 
     redness, chance = _redness(lines, list(fits.values()), best.argmin(axis=0))
     doubt = misfit * redness
     redness = np.where(redness > 1 + 2 * chance, redness, 1.0)
+    measured = (lines.weight > 0).sum(1).clamp(min=1).cpu().numpy()
+    misfit = np.where(misfit > 1 + 2 * np.sqrt(2 / measured), misfit, 1.0)
     broad = np.full(misfit.size, kinds[-1])
     if len(kinds) == 2:
         broad = _broad(fits, doubt)

@@ -12,6 +12,7 @@ model is smooth also where a line is not resolved. These internal parameters are
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,7 +31,7 @@ from warte.spectra.fit.profile import (
 )
 from warte.spectra.spectrum import C_KM_S
 
-_LEAST = -80.0  # exponents below are cut: exp is slow where it underflows, and this is nothing
+_LEAST = 0.4  # of the least exponent: profiles are cut there, as numbers that underflow are slow
 
 
 @dataclass(frozen=True)
@@ -358,12 +359,13 @@ def evaluate(
     """
     curves = task.rows[:, task.curves]
     curves[:, int(task.layout.absorption) :].zero_()
+    least = _LEAST * math.log(torch.finfo(curves.dtype).tiny)
     for part in task.parts:
         distance, profile, _ = part.room
         width = _widths(part, theta)
         centre = theta[:, 0::2][:, part.systems, None, None]
         torch.sub(part.seen, centre, out=distance).mul_(width.reciprocal()[..., None])
-        torch.mul(distance, distance, out=profile).mul_(-0.5).clamp_(min=_LEAST).exp_()
+        torch.mul(distance, distance, out=profile).mul_(-0.5).clamp_(min=least).exp_()
         profile.mul_(part.root)
         mix = part.mix * (part.peaks / width)[:, :, None, :]
         rows = curves[:, part.curves].unflatten(1, mix.shape[1:3])

@@ -9,9 +9,10 @@ best place found is where the walk in double precision over all pixels begins.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -31,11 +32,13 @@ from warte.spectra.fit.project import (
 
 __all__ = ["Bounds", "Lines", "Solution", "solve"]
 
-CHUNK = 384  # spectra worked on at once: their arrays should stay near the processor
+CHUNK = 300  # spectra worked on at once: the memory of larger arrays is given back and forth
+WORKERS = 2  # threads at most: more would only wait for the interpreter
 REACH = 3500.0  # km/s from its place within which a narrow line is drawn at first
 _EXACT = 7.0  # widths within that reach that make it as good as all: exp(-7^2 / 2) = 2e-11
-_ROUGH_TOLERANCE = 1e-2
-_SCHEDULE = ((2, 4.0), (3, 1.0), (5, 0.5))  # steps of the scouts, and how much of the margin
+_ROUGH_TOLERANCE = 3e-3
+_LEAD = 8  # steps of the first scout before the others
+_SCHEDULE = ((1, 40.0), (3, 10.0), (7, 2.0))  # steps of the scouts, and how many margins
 _TOGETHER, _LATER = 5, 15  # steps after which those left of all chunks are put together
 _FIRST_DAMPING, _LEAST_DAMPING, _MOST_DAMPING = 1e-2, 1e-9, 1e12
 _PATIENCE = 3  # steps in a row that may gain less than the tolerance
@@ -127,8 +130,9 @@ def solve(
         starts: (N, S, K) or (S, K) velocities and widths to begin from, km/s; those out of bounds
             are moved onto them.
         bounds: allowed velocities and widths.
-        margin: after a step from each start those are followed that promise to end at most this
-            much, for each group of lines, above the best chi-square so far.
+        margin: the first start is followed, and of the others those that promise to end little
+            above the best chi-square so far: first 40, then 10, at last 2 times this much for
+            each group of lines.
         iterations: steps at most, in double precision.
         tolerance: a fit is done when no step is expected to lower chi-square by more than this; a
             parameter is then within about sqrt(tolerance) of its error from the minimum.
@@ -142,40 +146,54 @@ def solve(
         starts = starts.expand(len(lines), -1, -1)
     result = _blank(layout, lines)
     theta = torch.full_like(starts[:, 0], torch.nan)
-    with small_tensors():
-        left = []
-        for rows in _chunks(_usable(layout, lines).nonzero()[:, 0]):
-            task = prepare(layout, lines.take(rows), bounds, reach=REACH)
-            theta[rows] = scout(task, starts[rows], margin).to(theta.dtype)
-            left.append(_nearby(result, rows, task, theta, tolerance))
-        for steps in (_LATER, iterations):  # those that take longer, put together
-            rest, left = left, []
-            for rows in _chunks(torch.cat(rest)) if rest else ():
-                task = prepare(layout, lines.take(rows), bounds)
-                walk = descend(task, begin(task, theta[rows]), min(steps, iterations), tolerance)
-                theta[rows] = walk.theta
-                _write(result, rows, task, walk)
-                left.append(rows[~walk.done])
+
+    def first(rows: Tensor) -> Tensor:
+        task = prepare(layout, lines.take(rows), bounds, reach=REACH)
+        theta[rows] = scout(task, starts[rows], margin).to(theta.dtype)
+        return _nearby(result, rows, task, theta, tolerance)
+
+    def last(rows: Tensor, steps: int) -> Tensor:
+        task = prepare(layout, lines.take(rows), bounds)
+        walk = descend(task, begin(task, theta[rows]), steps, tolerance)
+        theta[rows] = walk.theta
+        _write(result, rows, task, walk)
+        return rows[~walk.done]
+
+    left = in_chunks(first, _usable(layout, lines).nonzero()[:, 0])
+    for steps in (_LATER, iterations):  # those that take longer, put together
+        left = in_chunks(partial(last, steps=min(steps, iterations)), left)
     return result
 
 
-def _chunks(rows: Tensor) -> tuple[Tensor, ...]:
-    return rows.split(CHUNK) if len(rows) else ()
+def in_chunks(work: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+    """What becomes of the chunks of rows (N,), joined, without a record for gradients.
 
-
-@contextmanager
-def small_tensors() -> Iterator[None]:
-    """One thread and no record for gradients: tensors as small as here gain from neither.
-
-    To use several cores, give each of several processes a share of the spectra.
+    The tensors of a chunk are too small to share among threads, so on the processor each of two
+    threads, where torch may use as many, works on chunks of its own. To use more cores well, give
+    each of several processes a share of the spectra.
     """
-    threads = torch.get_num_threads()
+
+    def quietly(chunk: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return work(chunk)
+
+    chunks, allowed = _split(rows), torch.get_num_threads()
+    workers = min(len(chunks), allowed, WORKERS) if rows.device.type == "cpu" else 1
     torch.set_num_threads(1)
     try:
-        with torch.inference_mode():
-            yield
+        if workers > 1:
+            with ThreadPoolExecutor(workers) as pool:
+                found = list(pool.map(quietly, chunks))
+        else:
+            found = [quietly(chunk) for chunk in chunks]
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(allowed)
+    return torch.cat(found) if found else rows
+
+
+def _split(rows: Tensor) -> tuple[Tensor, ...]:
+    """Pieces of nearly one size, none larger than a chunk and none empty."""
+    return rows.tensor_split(-(-len(rows) // CHUNK)) if len(rows) else ()
 
 
 def _nearby(result: Solution, rows: Tensor, task: Task, theta: Tensor, tolerance: float) -> Tensor:
@@ -226,23 +244,23 @@ def begin(task: Task, theta: Tensor) -> Walk:
     )
 
 
-def scout(task: Task, starts: Tensor, margin: float) -> Tensor:
+def scout(task: Task, starts: Tensor, margin: float, tolerance: float = _ROUGH_TOLERANCE) -> Tensor:
     """(B, K) the best theta that some steps in single precision find from starts (B, S, K).
 
-    One step from every start, then more from those that may still become the best ones. The
-    margin is that of `solve`.
+    The first start goes ahead, so that there is a good chi-square to compare with; then the
+    others, as far as they may still become the best ones. Margin and tolerance are as in `solve`.
     """
     task = task.to(torch.float32)
-    walks = [
-        descend(task, begin(task, task.inside(start)), 1, _ROUGH_TOLERANCE)
-        for start in starts.unbind(1)
-    ]
+    walks = [begin(task, task.inside(start)) for start in starts.unbind(1)]
+    walks[0] = descend(task, walks[0], _LEAD, tolerance)
     walk = Walk(*(torch.cat([getattr(w, field.name) for w in walks]) for field in fields(Walk)))
     rows = torch.arange(len(starts), device=starts.device).repeat(len(walks))
     for steps, times in _SCHEDULE:
         chosen = _promising(task, walk, rows, margin * times * len(task.layout.groups))
         walk, rows = walk.take(chosen), rows[chosen]
-        walk = descend(task.take(rows), walk, steps, _ROUGH_TOLERANCE)
+        for some in _split((~walk.done).nonzero()[:, 0]):
+            further = descend(task.take(rows[some]), walk.take(some), steps, tolerance)
+            walk.put(some, further)
     best = _least(walk.chi2, rows, len(starts))
     first = (walk.chi2 <= best[rows]).nonzero()[:, 0]
     found = walks[0].theta.clone()

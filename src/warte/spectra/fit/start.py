@@ -25,10 +25,10 @@ from warte.spectra.fit.project import (
     prepare,
     without,
 )
-from warte.spectra.fit.solve import CHUNK, REACH, scout, small_tensors
+from warte.spectra.fit.solve import REACH, in_chunks, scout
 from warte.spectra.spectrum import C_KM_S
 
-_MARGIN = 1.0  # for each group, as in `solve`, for the first of two components
+_MARGIN, _TOLERANCE = 1.0, 0.1  # as in `solve`, for the first of two components
 _FIRST, _PEAKS, _PEAKS_OF_BLENDS = 3, 3, 5  # peaks that become starts of a component
 # Widths of the bank, km/s, without the instrument's.
 _WIDTHS = (10.0, 50.0, 90.0, 140.0, 200.0, 320.0, 550.0, 900.0)
@@ -54,6 +54,22 @@ class _Bank:
     blends: Tensor | None  # (G, G, w) overlap of the groups' profiles, None if there is none
 
 
+@dataclass(frozen=True)
+class _Bins:
+    """How the pixels of B spectra fall into the V bins of a bank around each of L lines.
+
+    Every pixel is shared between the two bins it lies between, so that products with a smooth
+    shape are those with the shape drawn straight from bin to bin. Bins are half as wide as pixels:
+    none gets more than the pixel nearest to it.
+    """
+
+    mix: Tensor  # (G, L) height of each line in each group's profile, as a multiple
+    root: Tensor  # (B, P) roots of the weights
+    place: Tensor  # (B, L, V) the pixel nearest to each bin
+    share: Tensor  # (B, L, V) what of it falls into the bin
+    raw: Tensor  # (B, G, K) squares of each member of the bank
+
+
 def starts(
     layout: Layout,
     lines: Lines,
@@ -64,35 +80,36 @@ def starts(
 
     Spectra that cannot be fitted get starts too; they are of no use.
     """
-    with small_tensors():
-        found = [
-            _starts_of_chunk(layout, lines.take(slice(first, first + CHUNK)), bounds)
-            for first in range(0, len(lines), CHUNK)
-        ]
-        joined = torch.cat(found) if found else lines.flux.new_empty(0, 1, layout.nonlinear)
-    return joined.clone()
+
+    def work(rows: Tensor) -> Tensor:
+        return _starts_of_chunk(layout, lines.take(rows), bounds)
+
+    if not len(lines):
+        return lines.flux.new_empty(0, 1, layout.nonlinear)
+    return in_chunks(work, torch.arange(len(lines), device=lines.flux.device))
 
 
 def _starts_of_chunk(layout: Layout, lines: Lines, bounds: Bounds) -> Tensor:
     lines = _mended(lines)
     task = prepare(replace(layout, components=1), lines, bounds, reach=REACH)
     single = task.to(torch.float32)
-    near, bank = _near(task, lines), _bank(layout, bounds, lines.flux.device)
+    bank = _bank(layout, bounds, lines.flux.device)
+    bins = _bins(layout, _near(task, lines), bank)
     frame = orthonormal(
         torch.cat([_without_data(single)[:, : single.known - 1], _broad(single)], 1)
     )
-    gains = _gains(layout, near, bank, frame, without(frame, single.rows[:, single.smooth]))
+    gains = _gains(bins, bank, frame, without(frame, single.rows[:, single.smooth]))
     peaks = _peaks(bank, gains, _FIRST)
     if layout.broad:
         peaks = _with_broad(peaks)
     if layout.components == 1:
         return peaks.to(lines.flux.dtype)
     alone = bank.blends is None and not layout.broad
-    theta = scout(task, peaks[:, :1] if alone else peaks, _MARGIN)
+    theta = scout(task, peaks[:, :1] if alone else peaks, _MARGIN, _TOLERANCE)
     one = single.outside(theta)
     frame, rest = _tangent(single, theta)
     count = _PEAKS if alone else _PEAKS_OF_BLENDS
-    second = _peaks(bank, _gains(layout, near, bank, frame, rest), count)
+    second = _peaks(bank, _gains(bins, bank, frame, rest), count)
     added = torch.cat([one[:, None, :2].expand_as(second), second], 2)
     found = torch.cat([added, _splits(one, single.reference)], 1)
     if layout.broad:
@@ -171,20 +188,41 @@ def _blends(layout: Layout, total: Tensor) -> Tensor | None:
     return found if bool(((found - eye).abs() > _BLENDED).any()) else None
 
 
-def _gains(layout: Layout, lines: Lines, bank: _Bank, frame: Tensor, rest: Tensor) -> Tensor:
+def _bins(layout: Layout, lines: Lines, bank: _Bank) -> _Bins:
+    """Place the pixels of spectra into bins; single precision is enough for that."""
+    wavelength = lines.wavelength.to(bank.bins.dtype)
+    rest = wavelength.new_tensor(rest_wavelengths(layout))
+    target = (rest[:, None] * (1 + bank.bins / C_KM_S)).flatten()
+    target = target.expand(len(lines), -1).contiguous()
+    after = torch.searchsorted(wavelength, target).clamp(1, wavelength.shape[1] - 1)
+    before = target - wavelength.gather(1, after - 1)
+    behind = wavelength.gather(1, after) - target
+    place = torch.where(before < behind, after - 1, after)
+    away = torch.minimum(before.abs(), behind.abs()) / target * (C_KM_S / _BIN)
+    place, share = (part.unflatten(1, (len(rest), -1)) for part in (place, (1 - away).clamp(min=0)))
+    weight = _binned(lines.weight[:, None].to(rest.dtype), place, share)[:, 0]
+    mix = _mix(layout, rest)
+    raw = (mix**2 @ weight) @ bank.shapes**2
+    return _Bins(mix, lines.weight.sqrt().to(rest.dtype), place, share, raw)
+
+
+def _binned(rows: Tensor, place: Tensor, share: Tensor) -> Tensor:
+    """(B, R, L, V) sums over pixels of rows (B, R, P)."""
+    flat = place.flatten(1)[:, None].expand(-1, rows.shape[1], -1)
+    return rows.gather(2, flat).unflatten(2, place.shape[1:]) * share[:, None]
+
+
+def _gains(bins: _Bins, bank: _Bank, frame: Tensor, rest: Tensor) -> Tensor:
     """(B, K) fall of chi-square by a further component, of every member of the bank.
 
     frame: (B, R, P) orthonormal, what may give way; rest: (B, P) the data without it. The unit of
     the weights does not matter.
     """
-    root = lines.weight.sqrt().to(frame.dtype)
-    rows = torch.cat([frame * root[:, None], (rest * root)[:, None], root[:, None] ** 2], 1)
-    rows = _binned(layout, lines, bank, rows)
-    mix = _mix(layout, rows)
-    first = (mix @ rows[:, :-1]) @ bank.shapes  # (B, R + 1, G, K)
-    raw = (mix**2 @ rows[:, -1]) @ bank.shapes**2  # (B, G, K)
-    new = raw - first[:, :-1].square().sum(1)
-    score = torch.where(new > _LEAST_NEW * raw, first[:, -1] * new.clamp(min=0).rsqrt(), 0.0)
+    rows = torch.cat([frame, rest[:, None]], 1) * bins.root[:, None]
+    first = (bins.mix @ _binned(rows, bins.place, bins.share)) @ bank.shapes  # (B, R + 1, G, K)
+    new = bins.raw - first[:, :-1].square().sum(1)
+    least = _LEAST_NEW * bins.raw
+    score = torch.where(new > least, first[:, -1] * new.clamp(min=0).rsqrt(), 0.0)
     if bank.blends is None:
         return score.clamp(min=0.0).square().sum(1)
     # blended groups must not claim the same light twice: least squares, by descent along axes
@@ -208,27 +246,6 @@ def _mix(layout: Layout, like: Tensor) -> Tensor:
             [ratio.get(n, 0.0) / r * rest[0] for n, r in zip(layout.lines, rest, strict=True)]
         )
     return like.new_tensor(rows)
-
-
-def _binned(layout: Layout, lines: Lines, bank: _Bank, rows: Tensor) -> Tensor:
-    """(B, R, L, V) rows (B, R, P) at the bins around each line.
-
-    Every pixel is shared between the two bins it lies between, so that products with a smooth
-    shape are those with the shape drawn straight from bin to bin. Bins are half as wide as pixels:
-    none gets more than the pixel nearest to it.
-    """
-    rest = lines.wavelength.new_tensor(rest_wavelengths(layout))
-    target = (rest[:, None] * (1 + bank.bins.to(rest.dtype) / C_KM_S)).flatten()
-    target = target.expand(len(lines), -1).contiguous()
-    after = torch.searchsorted(lines.wavelength, target)
-    after = after.clamp(1, lines.wavelength.shape[1] - 1)
-    before = target - lines.wavelength.gather(1, after - 1)
-    behind = lines.wavelength.gather(1, after) - target
-    place = torch.where(before < behind, after - 1, after)
-    away = torch.minimum(before.abs(), behind.abs()) / target * C_KM_S / _BIN
-    share = (1 - away).clamp(min=0.0).to(rows.dtype)
-    found = rows.gather(2, place[:, None].expand(-1, rows.shape[1], -1)) * share[:, None]
-    return found.unflatten(2, (len(rest), -1))
 
 
 def _peaks(bank: _Bank, gains: Tensor, count: int) -> Tensor:

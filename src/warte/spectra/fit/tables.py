@@ -18,8 +18,9 @@ from numpy.polynomial import legendre
 from warte.core.errors import OutputError
 from warte.spectra.fit import profile
 from warte.spectra.fit.fitted import Fitted, flux_places
+from warte.spectra.fit.intervals import pair_errors
 from warte.spectra.fit.layout import Layout
-from warte.spectra.fit.solve import Lines
+from warte.spectra.fit.solve import Bounds, Lines
 from warte.spectra.lines import WAVELENGTH
 from warte.spectra.spectrum import FloatArray
 
@@ -49,22 +50,33 @@ FIT_COLUMNS = (
 LEAST_LINE_COVERED = 0.3  # share of a line's pixels; below, its flux is not known
 
 
-def line_rows(found: Fitted, lines: Lines, covered: FloatArray, scale: FloatArray) -> pd.DataFrame:
+def line_rows(
+    found: Fitted,
+    lines: Lines,
+    covered: FloatArray,
+    scale: FloatArray,
+    *,
+    bounds: Bounds = Bounds(),  # noqa: B008 - frozen
+) -> pd.DataFrame:
     """The rows of lines.csv for fits of one layout, with `row` (0..N-1) in place of the file.
 
     Components are "1", "2" and "broad". A line of a doublet has its own row; its flux is tied.
-    The flux is NaN where less than 30 % of the line's pixels were measured. A flux of 0, on its
-    bound, has the error that it would have if all else were known. A velocity or a width on its
-    bound has no error.
+    The errors of two components are those of `intervals.pair_errors`; others are the roots of the
+    variances, and that of a flux of 0, on its bound, is what it would be if all else were known. A
+    velocity or a width on its bound has no error. The flux is NaN where less than 30 % of the
+    line's pixels were measured.
 
     lines: the N spectra that were fitted.
     covered: (N, L) share of each line's pixels that were measured.
     scale: (N,) factor of all errors.
+    bounds: of velocities and widths, those of the fit.
     """
     layout = found.layout
-    errors = np.where(found.fixed, np.nan, found.errors)
-    _fill_flux_errors(found, lines, errors)
-    errors *= scale[:, None]
+    errors = found.errors * scale[:, None]
+    if layout.components == 2:
+        errors = pair_errors(found, lines, scale, bounds=bounds)
+    errors[:, : layout.nonlinear][found.fixed[:, : layout.nonlinear]] = np.nan
+    _fill_flux_errors(found, lines, errors, scale)
     parts = []
     for system in range(layout.systems):
         wide = system >= layout.components
@@ -82,12 +94,12 @@ def line_rows(found: Fitted, lines: Lines, covered: FloatArray, scale: FloatArra
     return table.sort_values("row", kind="stable", ignore_index=True)
 
 
-def _fill_flux_errors(found: Fitted, lines: Lines, errors: FloatArray) -> None:
-    """Give fluxes on their bound the error of the flux alone: 1 / sqrt(sum weight profile^2)."""
+def _fill_flux_errors(found: Fitted, lines: Lines, errors: FloatArray, scale: FloatArray) -> None:
+    """Give fluxes that have none the error of the flux alone: 1 / sqrt(sum weight profile^2)."""
     layout = found.layout
     start = layout.nonlinear
     for place in range(start, start + layout.fluxes):
-        rows = np.flatnonzero(found.fixed[:, place])
+        rows = np.flatnonzero(found.fixed[:, place] & ~(errors[:, place] > 0))
         if not rows.size:
             continue
         some = lines.take(torch.from_numpy(rows).to(lines.flux.device))
@@ -97,7 +109,7 @@ def _fill_flux_errors(found: Fitted, lines: Lines, errors: FloatArray) -> None:
         level = nonlinear.new_zeros(rows.size, len(layout.windows))
         curve = profile.model(layout, nonlinear, linear, some.wavelength, some.instrument, level)
         total = (some.weight * curve**2).sum(1).cpu().numpy()
-        errors[rows, place] = 1 / np.sqrt(np.where(total > 0, total, np.nan))
+        errors[rows, place] = scale[rows] / np.sqrt(np.where(total > 0, total, np.nan))
 
 
 def _line(
