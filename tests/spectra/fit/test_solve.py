@@ -1,6 +1,5 @@
 """The batched fit against scipy and lmfit, finite differences, and planted truth."""
 
-import threading
 from dataclasses import replace
 from itertools import product
 
@@ -14,7 +13,7 @@ from torch import Tensor
 from warte.spectra.fit.layout import Layout, blue_layout, layout_for
 from warte.spectra.fit.profile import model, parts
 from warte.spectra.fit.project import bounded, derivatives, evaluate, normal, prepare
-from warte.spectra.fit.solve import Bounds, Lines, Solution, in_chunks, solve
+from warte.spectra.fit.solve import Bounds, Lines, Solution, solve
 from warte.spectra.fit.start import starts
 from warte.spectra.lines import WAVELENGTH
 
@@ -386,30 +385,6 @@ def test_threads_share_the_chunks_and_change_nothing(monkeypatch: pytest.MonkeyP
     assert one.converged.all()
     assert torch.equal(one.chi2, several.chi2) and torch.equal(one.nonlinear, several.nonlinear)
     assert torch.equal(one.covariance, several.covariance)
-
-
-def test_chunks_are_worked_on_in_threads_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("warte.spectra.fit.solve.CHUNK", 4)
-    both = threading.Barrier(2, timeout=10)  # passed only by two at once
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-
-    def work(rows: Tensor) -> Tensor:
-        assert torch.is_inference_mode_enabled() and torch.get_num_threads() == 1
-        assert len(rows) == 4
-        both.wait()
-        return 2 * rows
-
-    def broken(rows: Tensor) -> Tensor:
-        raise RuntimeError("broken")
-
-    try:
-        assert in_chunks(work, torch.arange(16)).tolist() == list(range(0, 32, 2))
-        with pytest.raises(RuntimeError, match="broken"):
-            in_chunks(broken, torch.arange(16))
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(threads)
 
 
 def test_settings_of_torch_are_left_alone() -> None:

@@ -10,7 +10,6 @@ best place found is where the walk in double precision over all pixels begins.
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from functools import partial
 
@@ -33,7 +32,6 @@ from warte.spectra.fit.project import (
 __all__ = ["Bounds", "Lines", "Solution", "solve"]
 
 CHUNK = 300  # spectra worked on at once: the memory of larger arrays is given back and forth
-WORKERS = 2  # threads at most: more would only wait for the interpreter
 REACH = 3500.0  # km/s from its place within which a narrow line is drawn at first
 _EXACT = 7.0  # widths within that reach that make it as good as all: exp(-7^2 / 2) = 2e-11
 _ROUGH_TOLERANCE = 3e-3
@@ -168,24 +166,18 @@ def solve(
 def in_chunks(work: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
     """What becomes of the chunks of rows (N,), joined, without a record for gradients.
 
-    The tensors of a chunk are too small to share among threads, so on the processor each of two
-    threads, where torch may use as many, works on chunks of its own. To use more cores well, give
-    each of several processes a share of the spectra.
+    The tensors of a chunk are too small to share among threads, so torch uses one meanwhile. To use
+    several cores, give each of several processes a share of the spectra.
     """
 
     def quietly(chunk: Tensor) -> Tensor:
         with torch.inference_mode():
             return work(chunk)
 
-    chunks, allowed = _split(rows), torch.get_num_threads()
-    workers = min(len(chunks), allowed, WORKERS) if rows.device.type == "cpu" else 1
+    allowed = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        if workers > 1:
-            with ThreadPoolExecutor(workers) as pool:
-                found = list(pool.map(quietly, chunks))
-        else:
-            found = [quietly(chunk) for chunk in chunks]
+        found = [quietly(chunk) for chunk in _split(rows)]
     finally:
         torch.set_num_threads(allowed)
     return torch.cat(found) if found else rows
