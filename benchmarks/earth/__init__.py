@@ -1,0 +1,1 @@
+"""Earth: this program and its peers in one run."""

@@ -1,0 +1,1 @@
+"""Land cover, clusters, anomalies and change in large satellite pictures."""

@@ -1,0 +1,149 @@
+"""A satellite picture as this package sees it: a grid, bands with names, and windows of pixels."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from affine import Affine
+from rasterio.crs import CRS
+
+from warte.core.data.tiles import Window
+from warte.core.errors import InputError
+
+Float32Array = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+
+# What the numbers of a scene mean.
+Quantity = Literal["reflectance", "sigma0_db", "radiance", "number"]
+# Names of bands that all sensors share; others keep the name that their file gives ("band_7").
+BANDS = (
+    "coastal", "blue", "green", "red", "rededge1", "rededge2", "rededge3", "nir", "nir08", "nir09",
+    "cirrus", "swir16", "swir22", "lwir11", "lwir12", "pan", "vv", "vh", "hh", "hv",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the pixels of a picture lie.
+
+    rows, columns: size (pixels). transform: from (column, row) of a pixel's upper left corner to
+    coordinates of the CRS. crs: None where the file says none (then areas are in pixels).
+    """
+
+    rows: int
+    columns: int
+    transform: Affine
+    crs: CRS | None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.rows, self.columns
+
+    @property
+    def whole(self) -> Window:
+        """The window that holds all pixels."""
+        return Window(0, 0, self.rows, self.columns)
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """The pixels of one window.
+
+    values: (bands, rows, columns) float32, NaN where not valid. valid: (rows, columns) bool, False
+    for no-data, fill, and what a quality band excludes. window: where they lie in the scene.
+    """
+
+    values: Float32Array
+    valid: BoolArray
+    window: Window
+
+
+class Reader(Protocol):
+    """What a scene reads its pixels with: a small frozen dataclass that can be pickled.
+
+    A reader holds paths and numbers only. It opens its files when they are read, so a scene can be
+    sent to another process.
+    """
+
+    def read(self, window: Window, bands: Sequence[int]) -> tuple[Float32Array, BoolArray]:
+        """Values (bands, rows, columns) with scale and offset applied, and which are valid.
+
+        window: lies inside the grid. bands: indices from 0 into the scene's bands.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture of which windows can be read; it can be sent to another process.
+
+    name: for messages and file names. grid: where it lies. bands: their names, see BANDS.
+    quantity: what the numbers mean. time: UTC, when it was taken. sensor: "sentinel-2",
+    "landsat-7"... or "" where the file does not say. notes: what was found while opening, such as
+    a fill value that no tag names; shown to the user.
+    """
+
+    name: str
+    grid: Grid
+    bands: tuple[str, ...]
+    reader: Reader
+    quantity: Quantity = "number"
+    time: datetime.datetime | None = None
+    sensor: str = ""
+    paths: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default_factory=tuple)
+
+    def read(self, window: Window | None = None, bands: Sequence[str] | None = None) -> Pixels:
+        """The pixels of a window (the whole picture by default), of some bands (all by default).
+
+        Raises:
+            InputError: the scene lacks a band, or a file cannot be read there.
+        """
+        window = window or self.grid.whole
+        values, valid = self.reader.read(window, self.indices(bands))
+        valid &= np.isfinite(values).all(axis=0)
+        values[:, ~valid] = np.nan
+        return Pixels(values, valid, window)
+
+    def indices(self, bands: Sequence[str] | None) -> list[int]:
+        """Where bands of these names stand, from 0.
+
+        Raises:
+            InputError: the scene lacks one.
+        """
+        if bands is None:
+            return list(range(len(self.bands)))
+        for band in bands:
+            if band not in self.bands:
+                raise InputError(f"{self.name} has no band {band}; it has {', '.join(self.bands)}")
+        return [self.bands.index(band) for band in bands]
+
+
+def same_grid(scenes: Sequence[Scene]) -> Grid:
+    """The grid that all scenes share.
+
+    Raises:
+        InputError: two differ in size, place or CRS; the message names both.
+    """
+    first = scenes[0]
+    for scene in scenes[1:]:
+        one, two = first.grid, scene.grid
+        if one.shape != two.shape:
+            what = f"{one.rows} x {one.columns} and {two.rows} x {two.columns} pixels"
+        elif one.crs != two.crs:
+            what = f"CRS {one.crs} and {two.crs}"
+        elif not one.transform.almost_equals(two.transform, precision=1e-9):
+            what = "different places or pixel sizes"
+        else:
+            continue
+        raise InputError(
+            f"{first.name} and {scene.name} do not lie on one grid: {what}; "
+            "bring them onto one grid first, for example with gdalwarp"
+        )
+    return first.grid
