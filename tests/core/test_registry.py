@@ -4,6 +4,7 @@ import hashlib
 import re
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -104,6 +105,16 @@ def test_wrong_checksum_in_the_data_folder(
         with pytest.raises(DataError, match=r"has sha256 .*, not .* as registered; restore it"):
             registry.get("sky.fits", download=download)
     assert asked == []
+
+
+def test_names_with_a_folder_keep_it(asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    base = registry.FILES[0]
+    name = "earth/labels/fields.shp"
+    monkeypatch.setattr(registry, "FILES", (replace(base, name=name, local=name),))
+    path = registry.get(name, download=True)
+    assert path == registry.cache_folder() / "earth" / "labels" / "fields.shp"
+    assert registry.locate(name) == path
+    assert registry.overview()[0]["where"] == "downloaded"
 
 
 def test_nothing_is_fetched_unless_asked(asked: list[str]) -> None:
