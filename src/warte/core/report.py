@@ -88,7 +88,16 @@ class Drawing:
     caption: str = ""
 
 
-Block = Text | Notes | Facts | Table | Picture | Gallery | Drawing
+@dataclass(frozen=True)
+class Widget:
+    """Something with a script of its own, such as a map to zoom; markup and script are trusted."""
+
+    html: str
+    script: str  # JavaScript that runs after the markup; it must fetch nothing
+    caption: str = ""
+
+
+Block = Text | Notes | Facts | Table | Picture | Gallery | Drawing | Widget
 
 
 @dataclass(frozen=True)
