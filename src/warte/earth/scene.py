@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import pyproj
 from affine import Affine
 from rasterio.crs import CRS
 
@@ -147,3 +148,88 @@ def same_grid(scenes: Sequence[Scene]) -> Grid:
             "bring them onto one grid first, for example with gdalwarp"
         )
     return first.grid
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A reader of arrays. values: (bands, rows, columns). valid: (rows, columns)."""
+
+    values: Float32Array
+    valid: BoolArray
+
+    def read(self, window: Window, bands: Sequence[int]) -> tuple[Float32Array, BoolArray]:
+        """See `Reader`."""
+        rows, columns = window.slices
+        return self.values[list(bands), rows, columns].copy(), self.valid[rows, columns].copy()
+
+
+def scene_of_array(
+    values: npt.ArrayLike,
+    bands: Sequence[str] | None = None,
+    grid: Grid | None = None,
+    *,
+    valid: npt.ArrayLike | None = None,
+    name: str = "array",
+    quantity: Quantity = "number",
+    time: datetime.datetime | None = None,
+    sensor: str = "",
+) -> Scene:
+    """A scene whose pixels are in memory.
+
+    Args:
+        values: (bands, rows, columns) or (rows, columns); NaN is no-data.
+        bands: names; band_1, band_2... by default.
+        grid: where it lies; by default one without CRS, in pixels, that row 0 is the top of.
+        valid: (rows, columns) bool; all by default.
+
+    Raises:
+        InputError: the sizes do not agree, or a name is there twice.
+    """
+    pixels = np.asarray(values, np.float32)
+    pixels = pixels[None] if pixels.ndim == 2 else pixels
+    if pixels.ndim != 3 or 0 in pixels.shape:
+        raise InputError(
+            f"{name}: an array of shape {pixels.shape}; give (bands, rows, columns) with pixels"
+        )
+    count, rows, columns = pixels.shape
+    names = tuple(bands or (f"band_{number}" for number in range(1, count + 1)))
+    if len(names) != count or len(set(names)) != count:
+        raise InputError(
+            f"{name}: {count} bands named {', '.join(names)}; give each a name of its own"
+        )
+    grid = grid or Grid(rows, columns, Affine.identity(), None)
+    good = np.ones((rows, columns), bool) if valid is None else np.asarray(valid, bool)
+    if grid.shape != (rows, columns) or good.shape != (rows, columns):
+        raise InputError(
+            f"{name}: {rows} x {columns} pixels, a grid of {grid.shape} and a mask of {good.shape}"
+        )
+    reader = Memory(pixels, good)
+    return Scene(name, grid, names, reader, quantity=quantity, time=time, sensor=sensor)
+
+
+def pixel_area_ha(grid: Grid) -> npt.NDArray[np.float64]:
+    """The area of one pixel in each row (rows,), hectares.
+
+    For longitude and latitude it is the exact area on the ellipsoid between two parallels and two
+    meridians (Snyder 1987, Map Projections, equation 3-12). For a projected CRS it is that of the
+    plane, the same in all rows: the scale of the projection (0.9992 to 1.002 in a UTM zone, for
+    areas) is left out.
+
+    Raises:
+        InputError: the grid has no CRS.
+    """
+    if grid.crs is None:
+        raise InputError("the picture has no CRS, so areas are not known; set one with gdal_edit")
+    step = grid.transform
+    if not grid.crs.is_geographic:
+        metres = grid.crs.linear_units_factor[1] ** 2
+        return np.full(grid.rows, abs(step.determinant) * metres / 1e4)
+    geod = pyproj.CRS.from_user_input(grid.crs).get_geod()
+    assert geod is not None  # a geographic CRS has an ellipsoid
+    edge = np.arange(grid.rows + 1) * step.e + step.f + step.d * grid.columns / 2
+    b, e = geod.b, np.sqrt(geod.es)
+    sine = np.sin(np.radians(np.clip(edge, -90, 90)))
+    # The area between the equator and a parallel, for each radian of longitude.
+    inner = np.arctanh(e * sine) / e if e > 0 else sine
+    zone = b * b / 2 * (sine / (1 - (e * sine) ** 2) + inner)
+    return np.abs(np.diff(zone)) * np.radians(abs(step.a)) / 1e4
