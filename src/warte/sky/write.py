@@ -182,7 +182,9 @@ def _write_video(
         stream.pix_fmt = _pixel_format(frame, codec)
         stream.codec_context.color_range = 2  # full: grey levels are stored as they are
         if codec == "h264":
-            stream.options = {"crf": str(crf), "sc_threshold": "0"}
+            # x264's macroblock tree reads memory that nobody has written (seen in core 165): with
+            # it the same frames make another file whenever something ran before in the process.
+            stream.options = {"crf": str(crf), "sc_threshold": "0", "mbtree": "0"}
             stream.codec_context.gop_size = KEY_FRAME_EVERY
         index = 0
         while True:

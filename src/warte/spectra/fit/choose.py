@@ -80,7 +80,7 @@ class FitSettings:
             raise SettingsError(f"order is {self.order}; allowed are 0 to 5")
         if not 0.001 <= self.false_positives <= 0.1:
             raise SettingsError(
-                f"false_positives is {self.false_positives}; allowed are 0.001 to 0.1"
+                f"--false-positives is {self.false_positives}; allowed are 0.001 to 0.1"
             )
 
 
