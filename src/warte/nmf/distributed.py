@@ -11,8 +11,6 @@ synchronization requirements", SIAM J. Sci. Comput. 23 (2002).
 
 from __future__ import annotations
 
-import datetime
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +21,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from warte.core.errors import SettingsError, WarteError
+from warte.core.errors import SettingsError
+from warte.core.train import launch
+from warte.core.train.launch import TIMEOUT_S, Place, everyones, launched, total, waiting
+from warte.core.train.launch import LostError as LostError  # callers find it here, too
 from warte.nmf.check import as_tensor, check_data, check_rank, is_sparse
 from warte.nmf.choose import choose, run
 from warte.nmf.divergence import snapped
@@ -44,19 +45,6 @@ from warte.nmf.start import (
 SOLVERS = ("hals", "weighted", "poisson", "mu")  # whose sums over rows all go through `total`
 T = TypeVar("T")
 
-TIMEOUT_S = 60.0
-PORT = "29500"  # where the processes meet, when the launcher does not say
-# Names under which launchers say which process this is, and how many there are.
-LAUNCHERS = (
-    ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
-    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
-    ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"),
-)
-
-
-class LostError(WarteError):
-    """Another process has ended or does not answer; nothing can be agreed on any more."""
-
 
 @dataclass(frozen=True)
 class Fit:
@@ -73,98 +61,21 @@ class Fit:
     explained: float | None
 
 
-@dataclass(frozen=True)
-class Place:
-    """Which process this is (from 0), of how many, and where it computes."""
-
-    rank: int
-    size: int
-    device: torch.device
-
-
-def launched() -> tuple[int, int, int] | None:
-    """Rank, number of processes and rank on this machine, as torchrun or mpiexec say; or None."""
-    for rank, size, local in LAUNCHERS:
-        if rank in os.environ and size in os.environ:
-            here = os.environ.get(local, os.environ[rank])
-            return int(os.environ[rank]), int(os.environ[size]), int(here)
-    return None
-
-
 @contextmanager
 def group(*, cuda: bool = False, timeout_s: float = TIMEOUT_S) -> Iterator[Place]:
-    """Join the other processes of this run, and part from them at the end.
-
-    Args:
-        cuda: compute on a GPU of this machine (NCCL), else on the CPU (Gloo).
-        timeout_s: how long to wait for another process, in seconds.
+    """Join the other processes of this run, as `warte.core.train.launch.group` does.
 
     Raises:
-        SettingsError: the program was not started by torchrun or mpiexec.
+        SettingsError: the program was not started by torchrun, mpiexec or srun.
         LostError: the other processes did not come.
     """
-    found = launched()
-    if found is None:
+    if launched() is None:
         raise SettingsError(
             "--distributed: this is a single process; type: "
             "torchrun --nproc-per-node 2 -m warte nmf fit ... --distributed"
         )
-    rank, size, local = found
-    # mpiexec does not say where to meet; on one machine the machine itself will do.
-    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
-    os.environ.setdefault("MASTER_PORT", PORT)
-    device = torch.device("cuda", local % torch.cuda.device_count()) if cuda else "cpu"
-    place = Place(rank, size, torch.device(device))
-    if cuda:
-        torch.cuda.set_device(place.device)
-    with _waiting(timeout_s):
-        dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if cuda else "gloo",
-            rank=rank,
-            world_size=size,
-            timeout=datetime.timedelta(seconds=timeout_s),
-        )
-    try:
+    with launch.group(cuda=cuda, timeout_s=timeout_s) as place:
         yield place
-    finally:
-        dist.destroy_process_group()
-
-
-@contextmanager
-def _waiting(timeout_s: float | None = None) -> Iterator[None]:
-    """Turn the failure of a collective operation into one line."""
-    try:
-        yield
-    except RuntimeError as problem:  # DistBackendError, DistNetworkError and the like are such
-        within = "" if timeout_s is None else f" within {timeout_s:g} s"
-        raise LostError(
-            f"another process of this run ended or did not answer{within}; nothing was written; "
-            "look at its own message and start the run again"
-        ) from problem
-
-
-def total(part: Tensor) -> Tensor:
-    """The sum of a tensor over all processes.
-
-    Raises:
-        LostError: another process has ended.
-    """
-    whole = part.clone(memory_format=torch.contiguous_format)
-    with _waiting():
-        dist.all_reduce(whole)
-    return whole
-
-
-def everyones(value: T) -> list[T]:
-    """A picklable value of each process, in the order of the ranks.
-
-    Raises:
-        LostError: another process has ended.
-    """
-    found: list[Any] = [None] * dist.get_world_size()
-    with _waiting():
-        dist.all_gather_object(found, value)
-    return found
 
 
 def all_rows(part: Tensor) -> Tensor:
@@ -178,7 +89,7 @@ def all_rows(part: Tensor) -> Tensor:
     padded = part.new_zeros((max(counts), part.shape[1]))
     padded[: len(part)] = part
     blocks = [torch.empty_like(padded) for _ in counts]
-    with _waiting():
+    with waiting():
         dist.all_gather(blocks, padded)
     return torch.cat([block[:count] for block, count in zip(blocks, counts, strict=True)])
 
@@ -382,7 +293,7 @@ def _leading_svd(
 def _same(small: Tensor) -> Tensor:
     """The tensor of process 0, where machines of several kinds could differ in sign or order."""
     shared = small.contiguous()
-    with _waiting():
+    with waiting():
         dist.broadcast(shared, 0)
     return shared
 
