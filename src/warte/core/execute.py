@@ -306,16 +306,22 @@ def _work(pipe: Connection) -> None:
     function: Callable[..., Any] | None = None
     with suppress(EOFError, OSError):  # the program that waits for us has ended
         while True:
-            message = pipe.recv_bytes()
-            try:
-                given, args, kwargs = pickle.loads(message)
-                function = given or function
-                assert function is not None
-                data = ForkingPickler.dumps((True, function(*args, **kwargs)))
-            except Exception as problem:  # noqa: BLE001 - the caller's future raises it
-                data = ForkingPickler.dumps((False, _that_travels(problem)))
-            pipe.send_bytes(data)
-            args = kwargs = message = data = None  # a worker that waits holds no pixels
+            function, answer = _answer(function, pipe.recv_bytes())
+            pipe.send_bytes(answer)
+            del answer  # a worker that waits holds no results
+
+
+def _answer(
+    known: Callable[..., Any] | None, message: bytes
+) -> tuple[Callable[..., Any] | None, bytes]:
+    """Do the call that a message asks for: the function that is known now, and the answer."""
+    try:
+        given, args, kwargs = pickle.loads(message)
+        known = given or known
+        assert known is not None
+        return known, bytes(ForkingPickler.dumps((True, known(*args, **kwargs))))
+    except Exception as problem:  # noqa: BLE001 - the caller's future raises it
+        return known, bytes(ForkingPickler.dumps((False, _that_travels(problem))))
 
 
 def _that_travels(problem: Exception) -> Exception:

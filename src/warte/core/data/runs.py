@@ -1,6 +1,7 @@
 """Run folders: results appear whole or not at all, with a run.json that says how they were made."""
 
 import datetime
+import fcntl
 import importlib.metadata
 import json
 import math
@@ -22,6 +23,35 @@ from warte.core.data.disk import is_disk_full
 from warte.core.errors import InputError, OutputError
 
 RUN_FILE = "run.json"
+PARTIAL = re.compile(r"\.(.+)\.partial-[0-9a-f]{8}")  # temporary folder of results of some name
+STALE_S = 5.0  # younger temporary folders without a lock may belong to a run that just begins
+
+
+def kept_beside(out: Path) -> Path:
+    """Where a run keeps finished pieces, so that the same command goes on after it was stopped.
+
+    It is `.NAME.work` beside the results NAME; `out` is their folder, or the temporary one of
+    their `RunFolder`.
+    """
+    temporary = PARTIAL.fullmatch(out.name)
+    return out.with_name(f".{temporary[1] if temporary else out.name}.work")
+
+
+def is_temporary(out: Path) -> bool:
+    """Whether a folder is the temporary one of a `RunFolder`."""
+    return PARTIAL.fullmatch(out.name) is not None
+
+
+def remove_kept(out: Path) -> None:
+    """Remove the finished pieces of a run."""
+    shutil.rmtree(kept_beside(out), ignore_errors=True)
+
+
+def stopped(problem: BaseException) -> bool:
+    """Whether a run that ended so can go on later: Ctrl-C, SIGTERM, workers that died."""
+    from warte.core.execute import LostWorkerError
+
+    return not isinstance(problem, Exception) or isinstance(problem, LostWorkerError)
 
 
 class RunFolder:
@@ -33,7 +63,9 @@ class RunFolder:
                 (run.path / "tracks.csv").write_text(...)
 
     On a clean exit run.json is written and the folder is renamed to `out`. On any exception,
-    Ctrl-C included, the temporary folder is removed and `out` stays as it was.
+    Ctrl-C included, the temporary folder is removed and `out` stays as it was. Temporary folders
+    of runs that were killed go when the next run with the same `out` begins. Pieces that a run
+    kept beside it (`warte.core.data.resume`) stay after Ctrl-C, a kill, or the death of workers.
 
     Args:
         out: the folder to make; missing parents are made too.
@@ -72,6 +104,7 @@ class RunFolder:
         self.notes: dict[str, object] = {}
         self._shown = str(out)
         self._path: Path | None = None
+        self._lock: int | None = None
         self._made_parents: list[Path] = []
         self._started = time.perf_counter()
         self._started_utc = _now_utc()
@@ -88,9 +121,12 @@ class RunFolder:
         path = self.out.parent / f".{self.out.name}.partial-{secrets.token_hex(4)}"
         try:
             self._make_parents()
+            self._remove_stale()
             path.mkdir()
+            self._lock = _locked(path)
             self._keep_earlier(path)
         except OSError as problem:
+            self._unlock()
             shutil.rmtree(path, ignore_errors=True)
             self._remove_made_parents()
             raise self._cannot_write(problem) from problem
@@ -108,12 +144,16 @@ class RunFolder:
             if problem is None:
                 self._write_run_file()
                 self._move_into_place()
+                remove_kept(path)
             elif is_disk_full(problem):
                 raise self._cannot_write(problem) from problem
         except OSError as failure:
             raise self._cannot_write(failure) from failure
         finally:
             self._path = None
+            self._unlock()
+            if problem is not None and not stopped(problem):
+                remove_kept(path)
             if path.exists():
                 shutil.rmtree(path, ignore_errors=True)
                 self._remove_made_parents()
@@ -203,6 +243,25 @@ class RunFolder:
         before = earlier.pop("earlier", []) if isinstance(earlier, dict) else []
         self.notes["earlier"] = [*before, earlier]
 
+    def _remove_stale(self) -> None:
+        """Remove what killed runs left here: temporary folders that no process holds a lock on."""
+        for folder in self.out.parent.iterdir():
+            found = PARTIAL.fullmatch(folder.name)
+            if not found or found[1] != self.out.name:
+                continue
+            with suppress(OSError):
+                if time.time() - folder.stat().st_mtime < STALE_S:
+                    continue
+                lock = _locked(folder)
+                if lock is not None:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    os.close(lock)
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
     def _make_parents(self) -> None:
         missing = [folder for folder in self.out.parents if not folder.exists()]
         for folder in reversed(missing):
@@ -255,6 +314,17 @@ class RunFolder:
         return OutputError(
             f"cannot write --out {self._shown}: {_reason(problem)}; name a folder you may write to"
         )
+
+
+def _locked(folder: Path) -> int | None:
+    """Lock a folder until what is returned is closed; None where another process holds it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # held, or a file system that knows no locks
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def _reason(problem: BaseException) -> str:

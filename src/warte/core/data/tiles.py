@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from warte.core.errors import SettingsError
+
 FloatArray = npt.NDArray[np.float64]
 
 
@@ -95,7 +97,8 @@ class Tiling:
     multiples of it, except at the edges of the picture; a network that halves its picture d times
     needs 2**d to meet the same pixels as in the whole.
 
-    Raises ValueError for a size below 1, a blend wider than a core, an odd blend.
+    Raises:
+        SettingsError: a size below 1, a blend that is odd or wider than a core.
     """
 
     rows: int
@@ -106,13 +109,14 @@ class Tiling:
     align: int = 1
 
     def __post_init__(self) -> None:
-        if self.size < 1 or self.align < 1:
-            raise ValueError(f"size is {self.size}, align {self.align}; they must be 1 or more")
-        if self.margin < 0 or self.blend < 0 or self.blend % 2 or self.blend > self.size:
-            raise ValueError(
-                f"margin is {self.margin}, blend {self.blend}; they must be 0 or more, the blend "
-                f"even and at most the size, {self.size}"
+        if self.align < 1 or self.margin < 0:
+            raise ValueError(f"align is {self.align}, margin {self.margin}")
+        if self.size < max(1, self.blend):
+            raise SettingsError(
+                f"--tile {self.size}: it must be {max(1, self.blend)} or more (pixels)"
             )
+        if self.blend < 0 or self.blend % 2:
+            raise SettingsError(f"--blend {self.blend}: it must be 0, 2, 4 ... pixels")
 
     @property
     def down(self) -> int:
