@@ -22,12 +22,13 @@ import torch
 
 from warte.cli import main
 from warte.core.errors import SettingsError
+from warte.core.train import launch
 from warte.nmf import NMF, distributed
 from warte.nmf.check import as_tensor
 from warte.nmf.start import start
 
 CUT = 23  # rows of the first process; the second has the other ones
-LAUNCHERS = {name for names in distributed.LAUNCHERS for name in names}
+LAUNCHERS = {name for names in launch.LAUNCHERS for name in names}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -72,7 +73,7 @@ def _free_port() -> int:
 
 def _launched(work: Callable[..., None], rank: int, names: int, port: int, *rest: Any) -> None:
     """Become one of two processes, as one of the launchers would have it."""
-    rank_name, size_name, local_name = distributed.LAUNCHERS[names]
+    rank_name, size_name, local_name = launch.LAUNCHERS[names]
     os.environ |= {rank_name: str(rank), size_name: "2", local_name: str(rank)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
@@ -286,7 +287,7 @@ def test_not_launched(monkeypatch: pytest.MonkeyPatch) -> None:
         distributed.group(),
     ):
         raise AssertionError("there is no group")
-    for rank, size, local in distributed.LAUNCHERS:
+    for rank, size, local in launch.LAUNCHERS:
         with _environment(monkeypatch, **{rank: "5", size: "8", local: "1"}):
             assert distributed.launched() == (5, 8, 1)
 
