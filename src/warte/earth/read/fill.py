@@ -1,0 +1,231 @@
+"""Fill that no tag names: found by its shape, in one pass of strips, kept as runs of pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from warte.core.data.tiles import Window
+from warte.earth.scene import BoolArray, Grid
+
+IntArray = npt.NDArray[np.int64]
+# Raw numbers (rows, columns) of a window of one band, from 0.
+ReadBand = Callable[[Window, int], npt.NDArray[Any]]
+
+COMMON = (0.0, -9999.0, -32768.0)  # fill values in use, besides the ends of a type's range
+BORDER_SHARE = 0.01  # of the border, that a value must hold to be looked at
+AREA_SHARE = 0.001  # of the picture, that fill joined to the border must cover
+RING_SHARE = 0.5  # of the pixels around, that may hold the value in some bands
+POCKET_PX = 16  # pixels; constant patches that near to fill belong to it
+SIDE_ROWS = 64  # rows whose ends are looked at for a value on the border
+MAX_RUNS = 5_000_000  # more runs than that is noise, no fill
+STRIP_PX = 4_000_000  # pixels of a strip
+
+
+@dataclass(frozen=True, eq=False)
+class Runs:
+    """A mask (rows, columns) as runs of True: compact where it is made of large areas.
+
+    first: (rows + 1,) the number of the first run of each row. start, stop: columns of each run.
+    """
+
+    first: IntArray
+    start: IntArray
+    stop: IntArray
+
+    def mask(self, window: Window) -> BoolArray:
+        """The mask in a window (rows, columns)."""
+        low, high = self.first[window.row], self.first[window.row + window.rows]
+        count = np.diff(self.first[window.row : window.row + window.rows + 1])
+        row = np.repeat(np.arange(window.rows), count)
+        steps = np.zeros((window.rows, window.columns + 1), np.int32)
+        for edge, step in ((self.start, 1), (self.stop, -1)):
+            place = np.clip(edge[low:high] - window.column, 0, window.columns)
+            np.add.at(steps, (row, place), step)
+        return np.cumsum(steps, axis=1)[:, :-1] > 0
+
+
+@dataclass(frozen=True, eq=False)
+class Fill:
+    """Fill that was found: its value, its pixels, and where they are."""
+
+    value: float
+    pixels: int
+    runs: Runs
+
+
+@dataclass(frozen=True)
+class _Pieces:
+    """Runs of candidate pixels and what surrounds them; all (runs,)."""
+
+    row: IntArray
+    start: IntArray
+    stop: IntArray
+    edges: IntArray  # sides of pixels towards others
+    partial: IntArray  # of these, towards pixels that hold the value in some bands
+
+
+def find_fill(read: ReadBand, grid: Grid, bands: int, *, strip_px: int = STRIP_PX) -> Fill | None:
+    """Find fill that no tag names; the answer does not depend on the size of the strips.
+
+    Fill holds one value in all bands, reaches the border, and ends sharply: where a picture is
+    truly saturated, or truly zero, the pixels around hold that value in some of the bands (with
+    one band: nearly that value). Constant patches of more than one band that lie near to fill are
+    fill too; those far inside are taken for true.
+
+    Args:
+        read: raw numbers of a window of a band.
+        grid: size of the picture.
+        bands: how many.
+        strip_px: pixels that are read at once.
+    """
+    value = _border_value(read, grid, bands)
+    if value is None:
+        return None
+    pieces = _pieces(read, grid, bands, value, max(1, strip_px // grid.columns))
+    if pieces is None or pieces.row.size == 0:
+        return None
+    kept = _kept(pieces, grid, pockets=bands > 1)
+    if not kept.any():
+        return None
+    row, start, stop = pieces.row[kept], pieces.start[kept], pieces.stop[kept]
+    first = np.searchsorted(row, np.arange(grid.rows + 1))
+    return Fill(value, int((stop - start).sum()), Runs(first, start, stop))
+
+
+def _border_value(read: ReadBand, grid: Grid, bands: int) -> float | None:
+    """The value that most of the border holds in all bands, if it can be a fill value."""
+    rows = np.unique(np.linspace(0, grid.rows - 1, SIDE_ROWS).astype(int))
+    places = [Window(row, 0, 1, grid.columns) for row in {0, grid.rows - 1}]
+    ends = [Window(int(row), 0, 1, grid.columns) for row in rows[1:-1]]
+    border = np.stack([
+        np.concatenate(
+            [read(place, band)[0] for place in places]
+            + [read(place, band)[0][[0, -1]] for place in ends]
+        )
+        for band in range(bands)
+    ])  # fmt: skip
+    same = border[0][(border == border[0]).all(axis=0)]
+    found, count = np.unique(same[np.isfinite(same)], return_counts=True)
+    allowed = [value in _fills(border.dtype, bands) for value in found.tolist()]
+    found, count = found[allowed], count[allowed]
+    if found.size == 0 or count.max() < BORDER_SHARE * border.shape[1]:
+        return None
+    return float(found[count.argmax()])
+
+
+def _fills(dtype: np.dtype[Any], bands: int) -> set[float]:
+    """Values that fill may have. One band cannot tell saturation of wide numbers from fill."""
+    if dtype.kind not in "iu":
+        return {*COMMON, float(np.finfo(dtype).min)}
+    ends = np.iinfo(dtype)
+    top = {float(ends.max)} if bands > 1 or dtype.itemsize == 1 else set()
+    return {*COMMON, float(ends.min), *top}
+
+
+def _pieces(read: ReadBand, grid: Grid, bands: int, value: float, height: int) -> _Pieces | None:
+    """All runs of pixels that hold the value in all bands; None where that is noise."""
+    parts: list[_Pieces] = []
+    total = 0
+    for top in range(0, grid.rows, height):
+        rows = min(height, grid.rows - top)
+        seen = Window(top, 0, rows, grid.columns).grown(1, grid.rows, grid.columns)
+        held = np.ones((seen.rows, seen.columns), bool)
+        near = np.zeros_like(held)
+        for band in range(bands):
+            numbers = read(seen, band)
+            held &= numbers == value
+            near |= np.abs(numbers.astype(np.float64) - value) <= _closeness(numbers.dtype, bands)
+        part = _runs(held, near & ~held, top - seen.row, rows, top)
+        parts.append(part)
+        total += part.row.size
+        if total > MAX_RUNS:
+            return None
+    names = ("row", "start", "stop", "edges", "partial")
+    return _Pieces(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
+def _closeness(dtype: np.dtype[Any], bands: int) -> float:
+    """How near to fill a number is "nearly that value", in one band; in several: equal."""
+    if bands > 1 or dtype.kind not in "iu":
+        return 0.0
+    return 2.0 if dtype.itemsize == 1 else 16.0
+
+
+def _runs(held: BoolArray, part: BoolArray, skip: int, rows: int, top: int) -> _Pieces:
+    """Runs of `rows` rows of a strip, after `skip` rows; `top` is the row they begin at."""
+    empty = np.zeros((1, held.shape[1]), bool)
+    above = 1 - skip  # a row of neither kind stands for what is outside of the picture
+    below = 1 - (held.shape[0] - skip - rows)
+    outside = np.concatenate([empty] * above + [~held] + [empty] * below)
+    partly = np.concatenate([empty] * above + [part] + [empty] * below)
+    inner = ~outside[1:-1]
+    steps = np.diff(inner.astype(np.int8), axis=1, prepend=0, append=0)
+    row, start = np.nonzero(steps == 1)
+    stop = np.nonzero(steps == -1)[1]
+    edges, partial = (_around(kind, row, start, stop) for kind in (outside, partly))
+    return _Pieces(row + top, start, stop, edges, partial)
+
+
+def _around(kind: BoolArray, row: IntArray, start: IntArray, stop: IntArray) -> IntArray:
+    """How many pixels of a kind (with a row more above and below) touch each run by a side."""
+    sums = np.cumsum(np.pad(kind, ((0, 0), (1, 0))), axis=1, dtype=np.int64)
+    above = sums[row, stop] - sums[row, start]
+    below = sums[row + 2, stop] - sums[row + 2, start]
+    sides = np.pad(kind, ((0, 0), (1, 1)))
+    ends = sides[row + 1, start].astype(np.int64) + sides[row + 1, stop + 1]
+    return np.asarray(above + below + ends)
+
+
+def _kept(pieces: _Pieces, grid: Grid, *, pockets: bool) -> BoolArray:
+    """Which runs are fill."""
+    size = pieces.stop - pieces.start
+    group = _groups(pieces, grid.columns + 2)
+    at_border = (
+        (pieces.row == 0) | (pieces.row == grid.rows - 1)
+        | (pieces.start == 0) | (pieces.stop == grid.columns)
+    )  # fmt: skip
+    reaches = np.bincount(group, at_border) > 0
+    sharp = np.bincount(group, pieces.partial) <= RING_SHARE * np.bincount(group, pieces.edges)
+    main = (reaches & sharp)[group]
+    if size[main].sum() < AREA_SHARE * grid.rows * grid.columns:
+        return np.zeros(size.size, bool)
+    if not pockets:
+        return main
+    close = np.bincount(group, _near(pieces, main, grid.columns + 2)) > 0
+    return main | (sharp & ~reaches & close)[group]
+
+
+def _groups(pieces: _Pieces, width: int) -> IntArray:
+    """A number for each run, equal for runs that touch each other, also by a corner."""
+    start, stop = pieces.row * width + pieces.start, pieces.row * width + pieces.stop
+    low = np.searchsorted(stop, start + width, "left")
+    high = np.searchsorted(start, stop + width, "right")
+    count = np.maximum(high - low, 0)
+    one = np.repeat(np.arange(start.size), count)
+    two = (
+        np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count) + np.repeat(low, count)
+    )
+    links = coo_array((np.ones(one.size, np.int8), (one, two)), (start.size, start.size))
+    return np.asarray(connected_components(links, directed=False)[1], np.int64)
+
+
+def _near(pieces: _Pieces, main: BoolArray, width: int) -> BoolArray:
+    """Which runs have a run of `main` within POCKET_PX rows and columns."""
+    start = pieces.row[main] * width + pieces.start[main]
+    stop = pieces.row[main] * width + pieces.stop[main]
+    low = np.maximum(pieces.start - POCKET_PX, 0)
+    high = np.minimum(pieces.stop + POCKET_PX, width - 2)
+    near = np.zeros(pieces.row.size, bool)
+    for step in range(-POCKET_PX, POCKET_PX + 1):
+        base = (pieces.row + step) * width
+        first = np.searchsorted(stop, base + low, "right")
+        found = first < start.size
+        near[found] |= start[first[found]] < (base + high)[found]
+    return near
