@@ -1,0 +1,93 @@
+"""What does not belong in a picture: a score for each pixel, and regions with scores.
+
+scene = read("scene.tif")
+found = anomalies(scene, AnomalySettings(), out=folder)   # anomaly.tif, regions.gpkg, .parquet
+
+The score is -log10 of the share of background pixels that score as high: 4 is one in ten thousand,
+whatever the method and the scene.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from warte.earth.anomalies.background import Report
+from warte.earth.anomalies.regions import regions
+from warte.earth.anomalies.score import Scorer, fit, margin
+from warte.earth.anomalies.settings import AnomalySettings, Member, Method
+from warte.earth.scene import Scene
+from warte.earth.whole import Output, map_scenes
+from warte.earth.write import write_regions
+
+__all__ = [
+    "PICTURE", "AnomalySettings", "Found", "Member", "Method", "Scorer", "anomalies", "fit",
+    "regions",
+]  # fmt: skip
+
+PICTURE = Output("anomaly.tif", "float32", float("nan"), ("anomaly",))
+# Windows of a picture with many bands are smaller, so that the memory stays the same.
+TILE, TILE_OF_MANY, MANY = 512, 256, 12
+
+
+@dataclass(frozen=True)
+class Found:
+    """Facts of a run.
+
+    methods: their names, and how much each counts. threshold: score above which a pixel belongs to
+    a region. regions: how many. region_px, valid_px: pixels in regions, and pixels with a score.
+    components: principal components that were used. variance: share of the variance in them.
+    """
+
+    methods: dict[str, float]
+    threshold: float
+    regions: int
+    region_px: int
+    valid_px: int
+    components: int
+    variance: float
+
+
+def anomalies(
+    scene: Scene,
+    settings: AnomalySettings = AnomalySettings(),  # noqa: B008 - frozen
+    *,
+    out: Path,
+    pool: Executor | None = None,
+    tile: int | None = None,
+    report: Report | None = None,
+) -> Found:
+    """Score every valid pixel and write `anomaly.tif`, `regions.gpkg` and `regions.parquet`.
+
+    Args:
+        scene: optical, hyperspectral or radar, one band or more; each band counts by its variance.
+        out: an empty folder.
+        pool: from `warte.core.execute.executor`; None works here. It changes no result.
+        tile: side of a window (pixels); it changes no result, only memory and time.
+        report: called with a step, how much of it is done, and of how much.
+
+    Raises:
+        InputError: no pixel is valid, all are the same, or the method needs more bands.
+    """
+    scorer = fit(scene, settings, pool, report)
+    side = tile or (TILE if len(scene.bands) <= MANY else TILE_OF_MANY)
+    map_scenes(
+        [scene], scorer, [PICTURE], out, margin=margin(settings), tile=side, pool=pool,
+        report=report,
+    )  # fmt: skip
+    threshold = float(-np.log10(settings.false_alarms))
+    frame = regions(out / PICTURE.name, scene.grid, threshold, settings.smallest_px)
+    write_regions(out, frame)
+    used, variances = scorer.methods.variances, scorer.background.variances
+    return Found(
+        methods={name: weight for name, weight in scorer.weights.items()},
+        threshold=threshold,
+        regions=len(frame),
+        region_px=int(frame["pixels"].sum()),
+        valid_px=scorer.background.pixels,
+        components=len(used),
+        variance=float(used.sum() / variances.sum()),
+    )
