@@ -22,9 +22,9 @@ SHADOW_LOSS = 0.25  # where clouds take at least this share of the direct sunlig
 def axes(window: Window, pixel_m: float, detail: int = 1) -> tuple[FloatArray, FloatArray]:
     """x and y (m) of the places at which a window is looked at, `detail` to a pixel's side."""
     step = pixel_m / detail
-    x = (np.arange(window.columns * detail) + window.column * detail + 0.5) * step
-    y = (np.arange(window.rows * detail) + window.row * detail + 0.5) * step
-    return x, y
+    columns = np.arange(window.columns * detail, dtype=np.float64) + window.column * detail
+    rows = np.arange(window.rows * detail, dtype=np.float64) + window.row * detail
+    return (columns + 0.5) * step, (rows + 0.5) * step
 
 
 def observe(

@@ -58,6 +58,12 @@ class Simulated:
         numbers[:, ~valid] = fill_of(settings, sensor)
         return numbers, valid
 
+    def sky(self) -> Sky | None:
+        """The sky above the picture; None for radar, which sees no clouds."""
+        if isinstance(self.settings.sensors[self.sensor], Radar):
+            return None
+        return sky_of(self.settings, self.seed, self.date)
+
     def physical(self, numbers: npt.NDArray[np.generic]) -> Float32Array:
         """Numbers of the file as reflectance or sigma nought in dB, as a reader gives them."""
         sensor = self.settings.sensors[self.sensor]
@@ -160,7 +166,7 @@ def simulate(
             is_radar = isinstance(sensor, Radar)
             scenes.append(
                 Scene(
-                    name=f"{sensor.name or 'picture'}_{time_of(date):%Y%m%d}",
+                    name=f"{sensor.name or 'picture'}_{time_of(date):%Y%m%dT%H%M%S}",
                     grid=grid,
                     bands=_names(sensor),
                     reader=Simulated(settings, seed, number, index),
