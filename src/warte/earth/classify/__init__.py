@@ -1,0 +1,206 @@
+"""Classify a scene with a trained model: classes, probabilities, areas."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import rasterio
+from rasterio import windows as rasterio_windows
+
+from warte.core.data.tiles import Window
+from warte.core.errors import InputError, SettingsError
+from warte.earth.classify.card import Card
+from warte.earth.classify.inputs import Facts, survey
+from warte.earth.classify.predict import Predictor, load
+from warte.earth.scene import BoolArray, Float32Array, Pixels, Scene, pixel_area_ha
+from warte.earth.whole import Output, map_scenes
+
+__all__ = ["ClassifySettings", "Classified", "classify"]
+
+CLASSES = "classes.tif"
+PROBABILITIES = "probabilities.tif"
+AREAS = "areas.csv"
+NOTHING = 255  # value of pixels that are not classified
+
+Report = Callable[[str, int, int | None], None]
+
+
+@dataclass(frozen=True)
+class ClassifySettings:
+    """How a scene is classified."""
+
+    tile: int = 512  # side of the windows that the scene is cut into (pixels)
+    blend: int = 16  # over which the probabilities of neighbouring windows are blended (pixels)
+    margin: int = -1  # seen around each window; -1: as far as the model looks (pixels)
+
+    def __post_init__(self) -> None:
+        for flag, value, low in (
+            ("--tile", self.tile, 32),
+            ("--blend", self.blend, 0),
+            ("--margin", self.margin, -1),
+        ):
+            if value < low:
+                raise SettingsError(f"{flag} is {value}; allowed is {low} or more")
+
+
+@dataclass(frozen=True)
+class Classified:
+    """What was found.
+
+    classes: names. pixels, area_ha: of each class; area None where the grid has no CRS. valid:
+    pixels that were classified. margin: pixels seen around each window. shadow: where the shadows
+    of clouds lie (rows, columns), for models of clouds.
+    """
+
+    classes: tuple[str, ...]
+    pixels: tuple[int, ...]
+    area_ha: tuple[float, ...] | None
+    valid: int
+    margin: int
+    shadow: tuple[int, int] | None
+    notes: tuple[str, ...]
+
+
+def classify(
+    scene: Scene,
+    model: Path,
+    settings: ClassifySettings | None = None,
+    *,
+    out: Path,
+    pool: Executor | None = None,
+    report: Report | None = None,
+) -> Classified:
+    """Classify every valid pixel of a scene; writes classes.tif, probabilities.tif, areas.csv.
+
+    Args:
+        scene: has the bands of the model, and numbers of the same meaning.
+        model: the folder that `train` wrote.
+        out: an empty folder.
+
+    Raises:
+        InputError: no model there, or it is for other scenes; nothing in the scene is valid.
+    """
+    settings = settings or ClassifySettings()
+    predictor = load(model)
+    card = predictor.card
+    card.check(scene)
+    facts = survey(scene, card.inputs)
+    notes = _scale_notes(scene, card, facts)
+    margin = settings.margin if settings.margin >= 0 else predictor.reach(facts)
+    map_scenes(
+        [scene],
+        Probabilities(str(model), facts),
+        [Output(PROBABILITIES, "float32", float("nan"), card.classes)],
+        out,
+        bands=card.bands,
+        margin=margin,
+        tile=settings.tile,
+        blend=min(settings.blend, settings.tile // 2),
+        pool=pool,
+        report=report,
+    )
+    # From the blended probabilities: classes cannot be blended.
+    written = Scene(scene.name, scene.grid, card.classes, Written(str(out / PROBABILITIES)))
+    map_scenes([written], most_likely, [_classes_output(card)], out, tile=settings.tile)
+    return _areas(scene, card, out, margin, facts, notes)
+
+
+@dataclass(frozen=True)
+class Probabilities:
+    """The work on one window; it can be sent to another process."""
+
+    model: str
+    facts: Facts
+
+    def __call__(self, pixels: Sequence[Pixels]) -> Mapping[str, Float32Array]:
+        """Probabilities of the classes (classes, rows, columns)."""
+        predictor: Predictor = load(Path(self.model))
+        return {PROBABILITIES: predictor.probabilities(pixels[0], self.facts)}
+
+
+def most_likely(pixels: Sequence[Pixels]) -> Mapping[str, npt.NDArray[np.uint8]]:
+    """The class of the highest probability; of equal ones, the first."""
+    return {CLASSES: np.nan_to_num(pixels[0].values).argmax(axis=0)[None].astype(np.uint8)}
+
+
+@dataclass(frozen=True)
+class Written:
+    """Reads a picture of this program's own: no fill is looked for, NaN is nothing."""
+
+    path: str
+
+    def read(self, window: Window, bands: Sequence[int]) -> tuple[Float32Array, BoolArray]:
+        """See `warte.earth.scene.Reader`."""
+        place = rasterio_windows.Window(window.column, window.row, window.columns, window.rows)
+        with rasterio.open(self.path) as file:
+            values = file.read([band + 1 for band in bands], window=place).astype(np.float32)
+        return values, np.isfinite(values).all(axis=0)
+
+
+def _classes_output(card: Card) -> Output:
+    return Output(
+        CLASSES,
+        "uint8",
+        NOTHING,
+        ("class",),
+        colours=dict(enumerate(card.colours)),
+        labels=dict(enumerate(card.classes)),
+    )
+
+
+def _scale_notes(scene: Scene, card: Card, facts: Facts) -> tuple[str, ...]:
+    """Refuse numbers of another scale; say so where a band merely lies outside.
+
+    Raises:
+        InputError: all bands lie far from what the model learned from.
+    """
+    outside, far = [], []
+    for band, median in zip(card.bands, facts.medians, strict=True):
+        low, high = card.limits[band]
+        if not low <= median <= high:
+            outside.append(band)
+        if not low - 5 * (high - low) <= median <= high + 5 * (high - low):
+            far.append(band)
+    if len(far) == len(card.bands):
+        low, high = card.limits[card.bands[0]]
+        raise InputError(
+            f"{scene.name} has numbers of another scale: the median of {card.bands[0]} is "
+            f"{facts.medians[0]:g}, the model learned from {low:g} to {high:g}; "
+            "bring it to the same quantity first"
+        )
+    if outside:
+        return (f"medians lie outside of what the model learned from: {', '.join(outside)}",)
+    return ()
+
+
+def _areas(
+    scene: Scene, card: Card, out: Path, margin: int, facts: Facts, notes: tuple[str, ...]
+) -> Classified:
+    """Count the classes row by row and write the table."""
+    count = len(card.classes)
+    pixels = np.zeros(count, np.int64)
+    hectares = np.zeros(count)
+    per_row = None if scene.grid.crs is None else pixel_area_ha(scene.grid)
+    with rasterio.open(out / CLASSES) as file:
+        for _, place in file.block_windows(1):
+            found = file.read(1, window=place)
+            for index in range(count):
+                rows = (found == index).sum(axis=1)
+                pixels[index] += rows.sum()
+                if per_row is not None:
+                    hectares[index] += rows @ per_row[place.row_off : place.row_off + len(rows)]
+    table = pd.DataFrame({"class": card.classes, "pixels": pixels})
+    if per_row is not None:
+        table["area_ha"] = hectares
+    table.to_csv(out / AREAS, index=False)
+    areas = tuple(map(float, hectares)) if per_row is not None else None
+    total = int(pixels.sum())
+    return Classified(
+        card.classes, tuple(map(int, pixels)), areas, total, margin, facts.shadow, notes
+    )

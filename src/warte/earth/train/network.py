@@ -1,0 +1,245 @@
+"""A network that answers for each pixel or for each patch, trained from labelled parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from warte.core.data.tiles import Window
+from warte.core.train.launch import Place, launched, run
+from warte.core.train.loop import LoopSettings, fit
+from warte.core.train.parallel import Layout
+from warte.earth.classify.inputs import Facts, Inputs, channels, normalised
+from warte.earth.classify.predict import Model, Patches, UNet
+from warte.earth.model import ModelSettings, build, build_patch
+from warte.earth.parallel import PLAN
+from warte.earth.scene import Float32Array, Pixels
+from warte.earth.train.augment import sensor, turned
+from warte.earth.train.judge import HeldOut, joined, loss_of
+from warte.earth.train.samples import NONE, Chip
+from warte.earth.train.settings import TrainSettings
+
+IntArray = npt.NDArray[np.int32]
+Report = Callable[[str, int, int | None], None]
+MOST_HELD = 200_000  # pixels on which the weights are compared
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a network learns from; it can be sent to another process.
+
+    chips: parts of scenes. facts: of each scene. inputs: what the network sees. low, high: the 1 %
+    and 99 % quantiles of each band. part: from group to the part it was dealt into. held: the part
+    that is held out, None for none. shape: of the network.
+    """
+
+    chips: list[Chip]
+    facts: list[Facts]
+    inputs: Inputs
+    low: npt.NDArray[np.float64]
+    high: npt.NDArray[np.float64]
+    part: dict[int, int]
+    held: int | None
+    shape: ModelSettings
+    settings: TrainSettings
+
+    @property
+    def side(self) -> int:
+        """Side of the pictures of a batch (pixels)."""
+        network = self.settings.network
+        return network.crop if self.settings.method == "unet" else network.patch
+
+    def build(self) -> nn.Module:
+        """The network with fresh weights."""
+        return build(self.shape) if self.settings.method == "unet" else build_patch(self.shape)
+
+    def model(self, weights: dict[str, Tensor]) -> Model:
+        """The network with some weights."""
+        network = self.build()
+        network.load_state_dict(weights)
+        network.eval()
+        if self.settings.method == "unet":
+            return UNet(self.shape, network)
+        return Patches(self.shape, network, self.side)
+
+    def is_held(self, groups: IntArray) -> npt.NDArray[np.bool_]:
+        """Which pixels belong to groups that are held out; the number of a group, -1 for none."""
+        held = [name for name, part in self.part.items() if part == self.held]
+        return np.isin(groups, held)
+
+
+class Batches:
+    """From the number of a step to a batch, the same in every process."""
+
+    def __init__(self, lesson: Lesson) -> None:
+        self.lesson = lesson
+        self.labels = [
+            np.where(lesson.is_held(chip.groups), NONE, chip.labels) for chip in lesson.chips
+        ]
+        # Where a crop may be put around: for each class, chip and pixel.
+        where = [np.flatnonzero(labels != NONE) for labels in self.labels]
+        self.chip_of = np.repeat(np.arange(len(where)), [len(one) for one in where])
+        self.pixel_of = np.concatenate(where)
+        kinds = np.concatenate(
+            [labels.ravel()[one] for labels, one in zip(self.labels, where, strict=True)]
+        )
+        counts = np.bincount(kinds, minlength=lesson.shape.classes)
+        self.order = np.argsort(kinds, kind="stable")
+        self.ends = np.cumsum(counts)
+        share = np.where(counts > 0, counts / counts.sum(), 0.0)
+        drawn = np.where(counts > 0, np.maximum(share, 1e-12) ** (1 - lesson.settings.balance), 0)
+        self.chance = drawn / drawn.sum()
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
+        """Pictures (N, channels + 1, side, side) and labels: of each pixel, or one of each."""
+        lesson = self.lesson
+        rng = np.random.default_rng([lesson.settings.seed, step])
+        seen, told = [], []
+        for kind in rng.choice(len(self.chance), lesson.settings.network.batch, p=self.chance):
+            first = self.ends[kind - 1] if kind else 0
+            row = self.order[rng.integers(first, self.ends[kind])]
+            picture, labels = self._crop(int(self.chip_of[row]), int(self.pixel_of[row]), rng)
+            seen.append(torch.from_numpy(picture))
+            told.append(labels if lesson.settings.method == "unet" else _most(labels))
+        return torch.stack(seen), torch.from_numpy(np.stack(told).astype(np.int64))
+
+    def _crop(
+        self, number: int, pixel: int, rng: np.random.Generator
+    ) -> tuple[Float32Array, IntArray]:
+        """A crop that holds a pixel somewhere, turned, seen by another sensor."""
+        lesson, side = self.lesson, self.lesson.side
+        chip, labels = lesson.chips[number], self.labels[number]
+        row, column = divmod(pixel, labels.shape[1])
+        top, left = row - int(rng.integers(side)), column - int(rng.integers(side))
+        values = _cut(chip.values, top, left, side, np.nan)
+        told = _cut(labels, top, left, side, NONE)
+        turn = int(rng.integers(8))
+        values, told = turned(values, turn), turned(told, turn)
+        values = sensor(values, lesson.low, lesson.high, lesson.settings.augment, rng)
+        facts = lesson.facts[chip.scene]
+        window = Window(0, 0, side, side)
+        picture = normalised(channels(values, window, lesson.inputs, facts), lesson.inputs)
+        return picture, np.ascontiguousarray(told)
+
+
+def _cut(
+    picture: npt.NDArray[np.generic], top: int, left: int, side: int, nothing: float
+) -> npt.NDArray[np.generic]:
+    """A square of (..., rows, columns), filled up where it leaves the picture."""
+    rows, columns = picture.shape[-2:]
+    out = np.full((*picture.shape[:-2], side, side), nothing, picture.dtype)
+    low, high = max(top, 0), min(top + side, rows)
+    west, east = max(left, 0), min(left + side, columns)
+    out[..., low - top : high - top, west - left : east - left] = picture[..., low:high, west:east]
+    return out
+
+
+def _most(labels: IntArray) -> npt.NDArray[np.int64]:
+    """The most frequent class among the labelled pixels."""
+    return np.asarray(np.bincount(labels[labels != NONE]).argmax(), np.int64)
+
+
+def entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum of the cross entropies of labelled pixels (or patches), and how many there are."""
+    total = nn.functional.cross_entropy(logits, labels, ignore_index=NONE, reduction="sum")
+    return total, (labels != NONE).sum()
+
+
+def held_out(model: Model, lesson: Lesson) -> HeldOut:
+    """What a network says about the pixels of the groups that are held out."""
+    wanted = [lesson.is_held(chip.groups) & (chip.labels != NONE) for chip in lesson.chips]
+    step = max(1, -(-sum(int(one.sum()) for one in wanted) // MOST_HELD))
+    parts = []
+    for chip, one in zip(lesson.chips, wanted, strict=True):
+        chosen = np.flatnonzero(one)[::step]
+        if not len(chosen):
+            continue
+        pixels = Pixels(chip.values, np.isfinite(chip.values).all(axis=0), chip.window)
+        logits = model.logits(pixels, lesson.inputs, lesson.facts[chip.scene])
+        parts.append(
+            HeldOut(
+                logits.reshape(len(logits), -1)[:, chosen].T.astype(np.float64),
+                chip.labels.ravel()[chosen],
+                chip.groups.ravel()[chosen],
+                np.full(len(chosen), float(step)),
+            )
+        )
+    if parts:
+        return joined(parts)
+    nothing = np.empty(0, np.int32)
+    return HeldOut(np.empty((0, lesson.shape.classes)), nothing, nothing, np.empty(0))
+
+
+@dataclass
+class Best:
+    """Looks at the held-out groups now and then, and keeps the weights that were best."""
+
+    lesson: Lesson
+    first: bool  # whether this is process 0, which alone looks
+    weights: dict[str, Tensor] | None = None
+    loss: float = float("inf")
+    step: int = 0
+
+    def __call__(self, done: int, loss: float, weights: Callable[[], dict[str, Tensor]]) -> None:
+        """See `warte.core.train.loop.Watch`."""
+        network = self.lesson.settings.network
+        every = max(1, network.steps // network.looks)
+        if done % every and done != network.steps:
+            return
+        now = weights()  # in all processes
+        if not self.first:
+            return
+        held = held_out(self.lesson.model(now), self.lesson)
+        found = loss_of(held) if len(held) else float("-inf")  # without any, the last is the best
+        if found <= self.loss or not len(held):
+            self.weights, self.loss, self.step = now, found, done
+
+
+@dataclass(frozen=True)
+class Learned:
+    """The best weights, when they were, their loss on held-out groups, and the losses."""
+
+    weights: dict[str, Tensor]
+    step: int
+    losses: list[float]
+
+
+def learn(lesson: Lesson, layout: Layout, report: Report | None = None) -> Learned | None:
+    """Train the network of a lesson in one process or in several, however this one was started.
+
+    None in the processes of a launcher other than 0.
+    """
+    if layout.devices == 1:
+        return _fit(Place(0, 1, torch.device("cpu")), lesson, layout, report)
+    # A function that shows progress cannot be sent to the processes that are started here.
+    told = report if launched() is not None else None
+    return run(layout.devices, _fit, lesson, layout, told)
+
+
+def _fit(place: Place, lesson: Lesson, layout: Layout, report: Report | None) -> Learned:
+    network = lesson.settings.network
+    loop = LoopSettings(
+        steps=network.steps,
+        learning_rate=network.learning_rate,
+        weight_decay=network.weight_decay,
+        warmup=max(1, network.steps // 20),
+        seed=lesson.settings.seed,
+    )
+    best = Best(lesson, place.rank == 0)
+    found = fit(
+        lesson.build,
+        Batches(lesson),
+        entropy,
+        loop,
+        layout,
+        PLAN,
+        device=place.device,
+        report=report,
+        watch=best,
+    )
+    return Learned(best.weights or found.state, best.step, found.losses)
