@@ -42,7 +42,7 @@ def coast() -> SimulateSettings:
 def city() -> SimulateSettings:
     """One large town from the air, 5 m, red, green, blue and near infrared of 8 bits."""
     ground = GroundSettings(
-        width_m=2560.0, height_m=2560.0, towns=1.0, town_radius_m=1500.0, forest=0.1, river_m=60.0
+        width_m=2560.0, height_m=2560.0, towns=1.0, town_radius_m=2500.0, forest=0.1, river_m=60.0
     )
     return SimulateSettings(ground=ground, sensors=(display(),), sky=CLEAR_SKY, detail=2)
 

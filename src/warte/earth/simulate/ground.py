@@ -6,6 +6,7 @@ Places are metres from the upper left corner: x to the east, y to the south.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,7 @@ from warte.earth.simulate.settings import (
 )
 
 ClassArray = npt.NDArray[np.uint8]
+BoolArray = npt.NDArray[np.bool_]
 
 # The classes; their numbers are those of classes.tif, and 0 is no data.
 (
@@ -99,6 +101,7 @@ class Cover:
     parcel: HashArray
     river_m: FloatArray
     coast_m: FloatArray
+    roof: BoolArray
 
     def chance(self, key: int) -> FloatArray:
         """A number of 0 to 1 for the parcel of each place; another one for each key."""
@@ -126,16 +129,16 @@ class Ground:
         cover = _before_events(self, x, y)
         if day is None:
             return cover
-        kind = cover.kind.copy()
+        kind, roof = cover.kind.copy(), cover.roof.copy()
         for event in self.events:
             if day_of(event.date) <= day < day_of(event.date) + event.days:
                 where = self.reached(event, cover, x, y)
                 kind[where] = _becomes(event)
-        return replace(cover, kind=kind)
+                if event.kind == "building":
+                    roof[where] = _halls(x, y)[where]
+        return replace(cover, kind=kind, roof=roof)
 
-    def reached(
-        self, event: Event, cover: Cover, x: FloatArray, y: FloatArray
-    ) -> npt.NDArray[np.bool_]:
+    def reached(self, event: Event, cover: Cover, x: FloatArray, y: FloatArray) -> BoolArray:
         """Where an event changes the class that was there before all events."""
         number = self.events.index(event)
         if event.kind == "flood":
@@ -250,7 +253,7 @@ def _before_events(ground: Ground, x: FloatArray, y: FloatArray) -> Cover:
     parcel[forest] = stand[forest]
 
     kind[road_m < ROAD_M / 2] = ROAD
-    town, block, street = _towns(settings, seed, x, y)
+    town, block, street, roof = _towns(settings, seed, x, y)
     kind[town] = np.where(street, ROAD, BUILT)[town]
     parcel[town] = block[town]
 
@@ -263,10 +266,11 @@ def _before_events(ground: Ground, x: FloatArray, y: FloatArray) -> Cover:
     kind[(lake > ground.levels[1]) | (river_m < settings.river_m / 2)] = WATER
     coast_m = _coast(settings, seed, x, y)
     if settings.sea > 0:
-        kind[(coast_m < 500.0 * np.clip(wet + 0.4, 0, 2)) & (coast_m > 0)] = WETLAND
-        kind[(coast_m < 45.0 + 30.0 * wet) & (coast_m > 0)] = SAND
+        land = (coast_m > 0) & (kind != WATER)
+        kind[land & (coast_m < 500.0 * np.clip(wet + 0.4, 0, 2))] = WETLAND
+        kind[land & (coast_m < 45.0 + 30.0 * wet)] = SAND
         kind[coast_m <= 0] = WATER
-    return Cover(kind, parcel, river_m, coast_m)
+    return Cover(kind, parcel, river_m, coast_m, roof)
 
 
 def _river(settings: GroundSettings, seed: int, x: FloatArray, y: FloatArray) -> FloatArray:
@@ -350,40 +354,52 @@ def _cells(seed: int, x: FloatArray, y: FloatArray) -> tuple[npt.NDArray[np.int6
     return number[one], (second - first) / (2 * np.maximum(apart, 1.0))
 
 
+def _halls(x: FloatArray, y: FloatArray) -> BoolArray:
+    """Roofs of a new quarter: halls of 45 m x 35 m with ways between."""
+    return (np.mod(x, 60.0) < 45.0) & (np.mod(y, 50.0) < 35.0)[:, None]
+
+
 def _towns(
     settings: GroundSettings, seed: int, x: FloatArray, y: FloatArray
-) -> tuple[npt.NDArray[np.bool_], HashArray, npt.NDArray[np.bool_]]:
-    """Where a town is, the number of the lot, and where its streets are."""
+) -> tuple[BoolArray, HashArray, BoolArray, BoolArray]:
+    """Where a town is, the number of the lot, where its streets are, and where its roofs."""
     shape = (len(y), len(x))
-    inside, street = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
-    lot = np.zeros(shape, dtype=np.uint64)
-    best = np.zeros(shape)
+    inside, street, roof = (np.zeros(shape, dtype=bool) for _ in range(3))
+    lot, best = np.zeros(shape, dtype=np.uint64), np.zeros(shape)
     ragged = smooth(seed + 41, x, y, 450.0, 3)
     columns = range(int(x[0] // TOWN_CELL_M) - 1, int(x[-1] // TOWN_CELL_M) + 2)
     rows = range(int(y[0] // TOWN_CELL_M) - 1, int(y[-1] // TOWN_CELL_M) + 2)
-    for row in rows:
-        for column in columns:
-            chance, at_x, at_y, size, turn = (
-                float(uniform(seed + 42, key, row, column)) for key in range(5)
-            )
-            if chance >= settings.towns:
-                continue
-            away_x = x - (column + at_x) * TOWN_CELL_M
-            away_y = y[:, None] - (row + at_y) * TOWN_CELL_M
-            radius = settings.town_radius_m * (0.5 + size)
-            density = 1 - np.hypot(away_x, away_y) / radius + 0.22 * ragged
-            here = density > best
-            if not here.any():
-                continue
-            u = np.cos(turn * np.pi) * away_x + np.sin(turn * np.pi) * away_y
-            v = np.cos(turn * np.pi) * away_y - np.sin(turn * np.pi) * away_x
-            streets = (np.mod(u, 110.0) < 9.0) | (np.mod(v, 80.0) < 9.0)
-            numbers = hashed(
-                seed + 43, row, column, np.floor(u / 22.0).astype(np.int64),
-                np.floor(v / 20.0).astype(np.int64),
-            )  # fmt: skip
-            best = np.where(here, density, best)
-            inside |= here
-            street = np.where(here, streets, street)
-            lot = np.where(here, numbers, lot)
-    return inside, lot, street
+    for row, column in product(rows, columns):
+        chance, at_x, at_y, size, turn = (
+            float(uniform(seed + 42, key, row, column)) for key in range(5)
+        )
+        if chance >= settings.towns:
+            continue
+        away_x = x - (column + at_x) * TOWN_CELL_M
+        away_y = y[:, None] - (row + at_y) * TOWN_CELL_M
+        radius = settings.town_radius_m * (0.5 + size)
+        density = 1 - np.hypot(away_x, away_y) / radius + 0.22 * ragged
+        here = density > best
+        if not here.any():
+            continue
+        u = np.cos(turn * np.pi) * away_x + np.sin(turn * np.pi) * away_y
+        v = np.cos(turn * np.pi) * away_y - np.sin(turn * np.pi) * away_x
+        numbers, roofs = _lots(hashed(seed + 43, row, column), u, v, np.maximum(density, 0))
+        best = np.where(here, density, best)
+        inside |= here
+        street = np.where(here, (np.mod(u, 110.0) < 9.0) | (np.mod(v, 80.0) < 9.0), street)
+        lot, roof = np.where(here, numbers, lot), np.where(here, roofs, roof)
+    return inside, lot, street, roof
+
+
+def _lots(
+    seed: HashArray, u: FloatArray, v: FloatArray, density: FloatArray
+) -> tuple[HashArray, BoolArray]:
+    """Number of the lot, and where its roof is; lots near the middle are built up more densely."""
+    column, row = np.floor(u / 25.0), np.floor(v / 27.0)
+    number = hashed(int(seed), row.astype(np.int64), column.astype(np.int64))
+    key = number.view(np.int64)
+    half_u = 0.2 + 0.2 * uniform(44, key) + 0.15 * density
+    half_v = 0.2 + 0.2 * uniform(45, key) + 0.15 * density
+    inside = (np.abs(u / 25.0 - column - 0.5) < half_u) & (np.abs(v / 27.0 - row - 0.5) < half_v)
+    return number, inside & (uniform(46, key) < 0.75 + density)

@@ -153,28 +153,29 @@ def _mown(day: FloatArray, cover: Cover) -> FloatArray:
 
 def _water(ground: Ground, cover: Cover, where, x, y, add) -> None:  # type: ignore[no-untyped-def]
     cloudy = np.clip(0.25 + 0.2 * smooth(ground.seed + 53, x, y, 1500.0, 3), 0.0, 1.0)
-    river = cover.river_m < ground.settings.river_m
+    river = (cover.river_m < ground.settings.river_m) & (cover.coast_m > 0)
     cloudy = np.where(river, 0.35 + 0.5 * cloudy, cloudy)
     bottom = np.zeros(cover.kind.shape)
     if ground.settings.sea > 0:
-        bottom = 0.22 * np.exp(np.minimum(cover.coast_m, 0.0) / 90.0)
-        shore = np.exp(np.minimum(cover.coast_m, 0.0) / 700.0)
-        cloudy = np.where(cover.coast_m <= 0, np.clip(0.8 * shore + 0.4 * cloudy, 0, 1), cloudy)
+        sea, away = cover.coast_m <= 0, np.minimum(cover.coast_m, 0.0)
+        bottom = np.where(sea, 0.22 * np.exp(away / 90.0), 0.0)
+        stirred = np.clip(0.8 * np.exp(away / 700.0) + 0.4 * cloudy, 0.0, 1.0)
+        cloudy = np.where(sea, stirred, cloudy)
     add("sand", where, bottom)
     add("turbid_water", where, (1 - bottom) * cloudy)
     add("clear_water", where, (1 - bottom) * (1 - cloudy))
 
 
 def _built(cover: Cover, where, add) -> None:  # type: ignore[no-untyped-def]
-    """Roofs, yards and gardens, lot by lot."""
-    chance, which = cover.chance(5), cover.chance(6)
-    roof = np.where(chance < 0.62, 0.78, 0.06)
+    """Roofs, and yards and gardens around them, lot by lot."""
+    which = cover.chance(6)
+    roof = np.where(cover.roof, 0.95, 0.0)
     for material, low, high in (
-        ("tile", 0.0, 0.55),
-        ("concrete", 0.55, 0.85),
-        ("metal_roof", 0.85, 2),
-    ):
+        ("tile", 0.0, 0.6), ("asphalt", 0.6, 0.75), ("concrete", 0.75, 0.93),
+        ("metal_roof", 0.93, 2.0),
+    ):  # fmt: skip
         add(material, where, roof * ((which >= low) & (which < high)))
-    add("grass", where, (1 - roof) * 0.45)
-    add("broadleaf", where, (1 - roof) * 0.2)
-    add("asphalt", where, (1 - roof) * 0.35)
+    trees = 0.2 + 0.4 * cover.chance(7)
+    add("broadleaf", where, (1 - roof) * trees)
+    add("grass", where, (1 - roof) * 0.3)
+    add("asphalt", where, (1 - roof) * (0.7 - trees))
