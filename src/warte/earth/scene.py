@@ -9,7 +9,6 @@ from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import pyproj
 from affine import Affine
 from rasterio.crs import CRS
 
@@ -224,6 +223,8 @@ def pixel_area_ha(grid: Grid) -> npt.NDArray[np.float64]:
     if not grid.crs.is_geographic:
         metres = grid.crs.linear_units_factor[1] ** 2
         return np.full(grid.rows, abs(step.determinant) * metres / 1e4)
+    import pyproj  # here, because most runs do not need it
+
     geod = pyproj.CRS.from_user_input(grid.crs).get_geod()
     assert geod is not None  # a geographic CRS has an ellipsoid
     edge = np.arange(grid.rows + 1) * step.e + step.f + step.d * grid.columns / 2

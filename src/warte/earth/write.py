@@ -6,12 +6,10 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import geopandas
 import numpy as np
 import numpy.typing as npt
-import pyogrio
 import rasterio
 import rasterio.features
 import rasterio.shutil
@@ -23,10 +21,13 @@ from warte.core.data.tiles import Window
 from warte.core.errors import OutputError
 from warte.earth.scene import Grid, pixel_area_ha
 
+if TYPE_CHECKING:  # it takes memory that the writing of pictures has no use for
+    import geopandas
+
 Colours = Mapping[int, tuple[int, int, int]]
 
 BLOCK = 512  # pixels of the side of a block in the files
-CACHE_MB = 64  # what GDAL may keep in memory of blocks
+CACHE = 64_000_000  # bytes of blocks that GDAL may keep in memory
 LABELS_TAG = "CLASSES"  # names of classes, as JSON from value to name
 
 
@@ -59,7 +60,7 @@ def write_cog(
     """
     raw = path.with_name(f".{path.name}.raw.tif")
     try:
-        with rasterio.Env(GDAL_CACHEMAX=CACHE_MB), rasterio.open(
+        with rasterio.Env(GDAL_CACHEMAX=CACHE), rasterio.open(
             raw, "w", driver="GTiff", height=grid.rows, width=grid.columns, count=len(bands),
             dtype=dtype, crs=grid.crs, transform=grid.transform, nodata=nodata,
             compress="deflate", tiled=True, blockxsize=BLOCK, blockysize=BLOCK,
@@ -100,7 +101,7 @@ def finish_cog(
     """
     part = path.with_name(f".{path.name}.part.tif")
     try:
-        with rasterio.Env(GDAL_CACHEMAX=CACHE_MB, GDAL_PAM_ENABLED="NO"):
+        with rasterio.Env(GDAL_CACHEMAX=CACHE, GDAL_PAM_ENABLED="NO"):
             with rasterio.open(raw, "r+") as file:
                 whole = np.issubdtype(np.dtype(file.dtypes[0]), np.integer)
                 predictor = "STANDARD" if whole else "FLOATING_POINT"
@@ -134,6 +135,8 @@ def write_regions(folder: Path, frame: geopandas.GeoDataFrame) -> None:
     Raises:
         OutputError: they cannot be written.
     """
+    import pyogrio
+
     frame.to_parquet(folder / "regions.parquet")
     pyogrio.write_dataframe(frame, folder / "regions.gpkg", layer="regions", driver="GPKG")
 
@@ -153,7 +156,9 @@ def polygons_of(
         A frame with value (int64), pixels (int64), area_ha (float64, NaN without a CRS) and
         geometry in the CRS of the picture; neighbours share an edge, not only a corner.
     """
-    with rasterio.Env(GDAL_CACHEMAX=CACHE_MB), rasterio.open(path) as file:
+    import geopandas
+
+    with rasterio.Env(GDAL_CACHEMAX=CACHE), rasterio.open(path) as file:
         grid = Grid(file.height, file.width, file.transform, file.crs)
         found = [
             (int(value), shapely.geometry.shape(shape))

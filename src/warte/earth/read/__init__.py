@@ -7,6 +7,7 @@ item, or a .mat cube.
 
 from __future__ import annotations
 
+import glob
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -17,13 +18,16 @@ import numpy as np
 
 from warte.core.data.tiles import Window
 from warte.core.errors import InputError
-from warte.earth.read.files import Band, Facts, FillChoice, bands_of, stack
+from warte.earth.read import landsat, sentinel2
+from warte.earth.read.files import REMOTE, Band, Facts, FillChoice, bands_of, stack
+from warte.earth.read.metadata import json_of
 from warte.earth.read.names import band_name, sensor_of, time_of, without_band
 from warte.earth.scene import Grid, Scene
 
 __all__ = ["read", "read_many"]
 
 PICTURES = (".tif", ".tiff", ".jp2", ".vrt", ".img", ".png", ".jpg", ".jpeg", ".ntf")
+ZARR = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
 RADAR = {"vv", "vh", "hh", "hv"}
 Place = str | os.PathLike[str]
 
@@ -53,16 +57,169 @@ def read(
     """
     if not isinstance(place, str | os.PathLike):
         return _of_files([Path(one) for one in place], bands=bands, fill=fill, grid=grid)
+    if str(place).startswith(REMOTE):
+        return _remote(str(place), bands=bands, fill=fill, quality=quality, grid=grid)
     path = Path(place)
     if not path.exists():
         raise InputError(f"{path} does not exist; give a picture, or a folder of bands")
     if path.is_dir():
-        return _of_files(_pictures(path), bands=bands, fill=fill, grid=grid, name=path.name)
+        found = _product(path, bands, fill, quality, denoise, grid)
+        return found or _of_files(
+            _pictures(path), bands=bands, fill=fill, grid=grid, name=path.name
+        )
+    return _file(path, bands, fill, quality, denoise, grid)
+
+
+def read_many(
+    places: Place | Sequence[Place], *, bands: Sequence[str] | None = None,
+    fill: FillChoice = "auto", quality: bool = True, denoise: bool = False,
+) -> list[Scene]:  # fmt: skip
+    """Open the scenes of files, folders and patterns such as "scenes/*.tif".
+
+    A folder that is a product, or whose files are bands of one scene, is one scene; of another
+    folder each product and each picture in it is one.
+
+    Args:
+        places: one or several.
+        bands, fill, quality, denoise: as for `read`.
+
+    Raises:
+        InputError: as for `read`, or nothing is there.
+    """
+    several = [places] if isinstance(places, str | os.PathLike) else list(places)
+    groups = [group for place in several for group in _groups(str(place))]
+    if not groups:
+        raise InputError("no scene is given; give pictures, products or folders of them")
+    return [
+        read(group, bands=bands, fill=fill, quality=quality, denoise=denoise)
+        for group in dict.fromkeys(groups)
+    ]
+
+
+def _groups(place: str) -> list[str | tuple[str, ...]]:
+    """What each scene of a place is read from."""
+    if not Path(place).exists() and glob.has_magic(place):
+        found = sorted(glob.glob(place))
+        if not found:
+            raise InputError(f"no file is named {place}")
+        return [group for one in found for group in _groups(one)]
+    path = Path(place)
+    if not path.is_dir() or _is_product(path):
+        return [place]
+    bands: dict[str, list[str]] = {}
+    scenes: list[str | tuple[str, ...]] = []
+    for inside in sorted(path.iterdir()):
+        if inside.is_dir():
+            if _is_product(inside):
+                scenes.append(str(inside))
+        elif inside.suffix.lower() == ".mat" or _is_item(inside):
+            scenes.append(str(inside))
+        elif inside.suffix.lower() in PICTURES:
+            stem = inside.stem
+            named = band_name(stem, sensor_of(stem)) is not None
+            bands.setdefault(without_band(stem) if named else stem, []).append(str(inside))
+    groups = [tuple(files) if len(files) > 1 else files[0] for files in bands.values()]
+    if not groups and not scenes:
+        raise InputError(f"{path} holds no scene: no product, no picture ({', '.join(PICTURES)})")
+    return sorted([*groups, *scenes], key=str)
+
+
+def _is_item(path: Path) -> bool:
+    """Whether a file is a STAC item."""
+    if path.suffix.lower() not in (".json", ".geojson"):
+        return False
+    found = json_of(path)
+    return isinstance(found, dict) and "stac_version" in found and found.get("type") == "Feature"
+
+
+def _is_product(folder: Path) -> bool:
+    return bool(
+        sentinel2.metadata_of(folder)
+        or landsat.metadata_of(folder)
+        or _is_sentinel1(folder)
+        or _terrasar(folder)
+        or _is_store(folder)
+    )
+
+
+def _is_sentinel1(folder: Path) -> bool:
+    return (folder / "manifest.safe").is_file() and (folder / "annotation").is_dir()
+
+
+def _terrasar(folder: Path) -> Path | None:
+    """The annotation of a TerraSAR-X product, where the folder is one."""
+    found = sorted(folder.glob("T[SD]X1_SAR__*.xml"))
+    return found[0] if found and (folder / "IMAGEDATA").is_dir() else None
+
+
+def _is_store(folder: Path) -> bool:
+    return any((folder / name).exists() for name in ZARR)
+
+
+def _product(
+    folder: Path, bands: Sequence[str] | None, fill: FillChoice, quality: bool, denoise: bool,
+    grid: Grid | None,
+) -> Scene | None:  # fmt: skip
+    """The scene of a folder that is a product, None of another."""
+    if metadata := sentinel2.metadata_of(folder):
+        return sentinel2.read_sentinel2(
+            metadata, bands=bands, fill=fill, quality=quality, grid=grid
+        )
+    if metadata := landsat.metadata_of(folder):
+        return landsat.read_landsat(metadata, bands=bands, fill=fill, quality=quality, grid=grid)
+    # These need packages that take memory and time, so they are imported where they are used.
+    if _is_sentinel1(folder):
+        from warte.earth.read import sentinel1
+
+        return sentinel1.read_sentinel1(folder, bands=bands, denoise=denoise)
+    if metadata := _terrasar(folder):
+        from warte.earth.read import terrasar
+
+        return terrasar.read_terrasar(metadata, bands=bands, fill=fill, denoise=denoise)
+    if _is_store(folder):
+        from warte.earth.read import store
+
+        return store.read_store(folder, bands=bands)
+    return None
+
+
+def _file(
+    path: Path, bands: Sequence[str] | None, fill: FillChoice, quality: bool, denoise: bool,
+    grid: Grid | None,
+) -> Scene:  # fmt: skip
+    """The scene of a file: a picture, a cube, an item, or the metadata of a product."""
+    kind = path.suffix.lower()
+    if kind == ".mat":
+        from warte.earth.read import mat
+
+        return mat.read_mat(path, bands=bands)
+    if path.name.endswith("_MTL.txt") or path.name.endswith("_MTL.json"):
+        return landsat.read_landsat(path, bands=bands, fill=fill, quality=quality, grid=grid)
+    if kind in (".xml", ".safe"):
+        found = _product(path.parent, bands, fill, quality, denoise, grid)
+        if found is not None:
+            return found
+    if _is_item(path):
+        from warte.earth.read import stac
+
+        return stac.read_stac(str(path), bands=bands, fill=fill, quality=quality, grid=grid)
     return _of_files([path], bands=bands, fill=fill, grid=grid)
 
 
-def read_many(places: Sequence[Place], **options: object) -> list[Scene]:
-    raise NotImplementedError
+def _remote(
+    address: str, *, bands: Sequence[str] | None, fill: FillChoice, quality: bool,
+    grid: Grid | None,
+) -> Scene:  # fmt: skip
+    """The scene at an address: a picture, or a STAC item."""
+    plain = address.partition("?")[0].lower()
+    if not plain.endswith(PICTURES):
+        from warte.earth.read import stac
+
+        return stac.read_stac(address, bands=bands, fill=fill, quality=quality, grid=grid)
+    name = Path(plain).stem
+    named, sensor = _named(f"/vsicurl/{address}", sensor_of(name))
+    facts = Facts(name, time=time_of(name), sensor=sensor)
+    return _radar(stack(facts, named, chosen=bands, fill=fill, grid=grid))
 
 
 def _pictures(folder: Path) -> list[Path]:

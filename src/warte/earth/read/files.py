@@ -6,8 +6,10 @@ import datetime
 import logging
 import math
 import os
+import struct
 import threading
 import warnings
+import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -38,6 +40,7 @@ OPTIONS = {
     "GDAL_HTTP_MAX_RETRY": 2,
     "GDAL_NUM_THREADS": 1,
 }
+REMOTE = ("http://", "https://")
 MAX_BLOCK = 256 << 20  # bytes of a block, which GDAL has to hold whole
 MAX_RATIO = 20_000  # of a picture to its file; no compression of a real one reaches that
 OPEN_FILES = 32  # that a thread keeps open
@@ -45,6 +48,7 @@ OPEN_FILES = 32  # that a thread keeps open
 DAMAGE = (
     *(rasterio.errors.RasterioError, CPLE_BaseError, OSError, ValueError, TypeError, KeyError),
     *(IndexError, OverflowError, MemoryError, AttributeError, SyntaxError, RuntimeError),
+    *(zlib.error, struct.error, ArithmeticError, EOFError),
 )
 
 # Remarks of GDAL go to a log; without a handler Python would print them.

@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from warte.core.data.tiles import Window
 from warte.earth.scene import BoolArray, Grid
@@ -212,8 +210,15 @@ def _groups(pieces: _Pieces, width: int) -> IntArray:
     two = (
         np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count) + np.repeat(low, count)
     )
-    links = coo_array((np.ones(one.size, np.int8), (one, two)), (start.size, start.size))
-    return np.asarray(connected_components(links, directed=False)[1], np.int64)
+    group = np.arange(start.size)
+    while True:  # the smallest number of a group wanders to all of it
+        smallest = np.minimum(group[one], group[two])
+        before = group.copy()
+        np.minimum.at(group, before[one], smallest)
+        np.minimum.at(group, before[two], smallest)
+        group = group[group]
+        if np.array_equal(group, before):
+            return np.unique(group, return_inverse=True)[1]
 
 
 def _near(pieces: _Pieces, main: BoolArray, width: int) -> BoolArray:

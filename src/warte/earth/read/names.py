@@ -46,6 +46,8 @@ _SENSORS = (
     (re.compile(r"(?<![A-Z0-9])TDX1?(?![A-Z])|TANDEM-?X"), "tandem-x"),
 )  # fmt: skip
 _LANDSAT = re.compile(r"(?<![A-Z0-9])L[COTEM]0?([45789])(?=[_0-9])|LANDSAT[-_ ]?([45789])")
+_LANDSAT_DAY = re.compile(r"L[COTEM]\d\d{6}((?:19|20)\d\d)([0-3]\d\d)")
+_YEAR = re.compile(r"(?:19|20)\d\d")
 _TIME = re.compile(r"(?<!\d)((?:19|20)\d\d)(\d\d)(\d\d)(?:T(\d\d)(\d\d)(\d\d))?(?!\d)")
 
 
@@ -85,16 +87,26 @@ def without_band(stem: str) -> str:
 
 
 def time_of(text: str) -> datetime.datetime | None:
-    """The first day, with its hour where that stands there, in a file's name; UTC."""
+    """The first day, with its hour where that stands there, in a file's name; UTC.
+
+    The names of old Landsat scenes hold the day of the year; a name that is a year is its middle.
+    """
     for match in _TIME.finditer(text):
         year, month, day, hour, minute, second = (int(part or 0) for part in match.groups())
         try:
-            return datetime.datetime(
-                year, month, day, hour, minute, second, tzinfo=datetime.UTC
-            )
+            return datetime.datetime(year, month, day, hour, minute, second, tzinfo=datetime.UTC)
         except ValueError:
             continue
+    landsat = _LANDSAT_DAY.search(text)
+    if landsat:
+        return _start(int(landsat[1])) + datetime.timedelta(days=int(landsat[2]) - 1)
+    if _YEAR.fullmatch(text):  # a picture of a whole year stands for its middle
+        return _start(int(text)) + datetime.timedelta(days=182)
     return None
+
+
+def _start(year: int) -> datetime.datetime:
+    return datetime.datetime(year, 1, 1, tzinfo=datetime.UTC)
 
 
 def time_of_iso(text: str | None) -> datetime.datetime | None:
