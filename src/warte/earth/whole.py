@@ -25,13 +25,15 @@ from warte.core.data.tiles import Tile, Tiling, Window
 from warte.core.errors import InputError, OutputError
 from warte.core.execute import ordered
 from warte.earth.scene import Grid, Pixels, Scene, same_grid
-from warte.earth.write import BLOCK, CACHE_MB, finish_cog
+from warte.earth.write import finish_cog
 
 Report = Callable[[str, int, int | None], None]  # (step, done, total or None)
 Arrays = Mapping[str, npt.NDArray[Any]]
 Work = Callable[[Sequence[Pixels]], Arrays]
 
 TILE = 512  # pixels of a window's side
+BLOCK = 512  # pixels of the side of a block in the raw pictures
+CACHE_MB = 64  # of blocks that GDAL may keep; its own choice grows with the memory
 VALID = ""  # name of the array that says which pixels of a core are valid
 
 
@@ -98,7 +100,7 @@ def map_scenes(
         OutputError: the disk is full.
     """
     grid = same_grid(scenes)
-    tiling = Tiling(grid.rows, grid.columns, tile, margin, blend, align)
+    tiling = Tiling(grid.rows, grid.columns, tile, margin, blend - blend % 2, align)
     piece = _Piece(tuple(scenes), work, None if bands is None else tuple(bands), tiling)
     key = fingerprint(piece, file_facts(path for scene in scenes for path in scene.paths))
     try:
