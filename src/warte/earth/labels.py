@@ -14,7 +14,6 @@ import pyogrio
 import rasterio
 import rasterio.features
 import shapely
-from affine import Affine
 from rasterio import windows as rasterio_windows
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
@@ -158,14 +157,14 @@ def rasterise(labels: Labels, grid: Grid, window: Window) -> tuple[IntArray, Int
     if not labels.shapes:
         return _from_raster(labels, grid, window)
     shapes = shapely.from_wkb(np.array(labels.shapes, object))
-    transform = grid.transform * Affine.translation(window.column, window.row)
-    size = (window.rows, window.columns)
-    corners = [transform * corner for corner in ((0, 0), (0, size[0]), (size[1], 0), size[::-1])]
-    near = shapely.intersects(shapes, shapely.MultiPoint(corners).envelope)
-    groups = np.full(size, NONE, np.int32)
+    part = grid.part(window)
+    near = shapely.intersects(shapes, shapely.box(*part.bounds))
+    groups = np.full(part.shape, NONE, np.int32)
     if near.any():
         rasterio.features.rasterize(
-            [(shapes[i], int(i)) for i in np.flatnonzero(near)], out=groups, transform=transform
+            [(shapes[i], int(i)) for i in np.flatnonzero(near)],
+            out=groups,
+            transform=part.transform,
         )
     of_shape = np.append(np.asarray(labels.of_shape, np.int32), np.int32(NONE))
     return of_shape[groups], groups

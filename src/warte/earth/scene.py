@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from warte.core.errors import InputError
 
 Float32Array = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
+ArrayOrFloat = TypeVar("ArrayOrFloat", npt.NDArray[np.float64], float)
 
 # What the numbers of a scene mean.
 Quantity = Literal["reflectance", "sigma0_db", "radiance", "number"]
@@ -49,6 +50,27 @@ class Grid:
     def whole(self) -> Window:
         """The window that holds all pixels."""
         return Window(0, 0, self.rows, self.columns)
+
+    def places(self, column: ArrayOrFloat, row: ArrayOrFloat) -> tuple[ArrayOrFloat, ArrayOrFloat]:
+        """Coordinates of (column, row); whole numbers are corners of pixels, 0.5 is a centre."""
+        t = self.transform
+        return t.a * column + t.b * row + t.c, t.d * column + t.e * row + t.f
+
+    def part(self, window: Window) -> Grid:
+        """The grid of a window."""
+        x, y = self.places(float(window.column), float(window.row))
+        t = self.transform
+        return Grid(window.rows, window.columns, Affine(t.a, t.b, x, t.d, t.e, y), self.crs)
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """Left, bottom, right, top, in the CRS."""
+        corners = [
+            self.places(float(column), float(row))
+            for column in (0, self.columns) for row in (0, self.rows)
+        ]  # fmt: skip
+        xs, ys = zip(*corners, strict=True)
+        return min(xs), min(ys), max(xs), max(ys)
 
 
 @dataclass(frozen=True)

@@ -208,5 +208,4 @@ def _shapes(file: Any, band: int) -> Iterator[tuple[dict[str, Any], float]]:
 
 def _placed(points: npt.NDArray[np.float64], grid: Grid) -> npt.NDArray[np.float64]:
     column, row = points.T
-    x, y = grid.transform * (column, row)
-    return np.stack([x, y], axis=1)
+    return np.stack(grid.places(column, row), axis=1)

@@ -24,6 +24,7 @@ from rasterio import windows as rasterio_windows
 from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.vrt import WarpedVRT
+from rasterio.warp import transform_bounds
 
 from warte.core.data.tiles import Window
 from warte.core.errors import InputError, SettingsError
@@ -340,17 +341,11 @@ def _laid_quality(band: Band, target: Grid) -> Band:
 
 def _extent(grid: Grid, target: Grid) -> tuple[float, float, float, float]:
     """Left, bottom, right, top in the CRS of the target."""
-    from rasterio.warp import transform_bounds
-
-    corners = [
-        grid.transform * (float(column), float(row))
-        for column in (0, grid.columns) for row in (0, grid.rows)
-    ]  # fmt: skip
-    xs, ys = zip(*corners, strict=True)
-    box = (min(xs), min(ys), max(xs), max(ys))
     if grid.crs == target.crs:
-        return box
-    return tuple(transform_bounds(grid.crs, target.crs, *box))
+        return grid.bounds
+    with reading("a CRS"):
+        left, bottom, right, top = transform_bounds(grid.crs, target.crs, *grid.bounds)
+    return left, bottom, right, top
 
 
 def _step(grid: Grid) -> str:

@@ -213,7 +213,7 @@ def _places(data: Any, grid: Grid, window: Window) -> tuple[FloatArray, FloatArr
     rows = _nodes(window.row, window.rows)
     columns = _nodes(window.column, window.columns)
     across, down = np.meshgrid(columns + 0.5, rows + 0.5)
-    x, y = _coordinates(grid, across.ravel(), down.ravel())
+    x, y = grid.places(across.ravel(), down.ravel())
     points, crs = data.gcps
     lon, lat = reproject(grid.crs, crs or LONLAT, x, y)
     with GCPTransformer(points, tps=True) as transformer:
@@ -228,11 +228,6 @@ def _places(data: Any, grid: Grid, window: Window) -> tuple[FloatArray, FloatArr
         RegularGridInterpolator((rows, columns), np.reshape(part, shape))(tuple(inner)) - 0.5
         for part in (line, sample)
     )
-
-
-def _coordinates(grid: Grid, column: FloatArray, row: FloatArray) -> tuple[FloatArray, FloatArray]:
-    step = grid.transform
-    return step.a * column + step.b * row + step.c, step.d * column + step.e * row + step.f
 
 
 def _nodes(first: int, count: int) -> FloatArray:

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import rioxarray  # noqa: F401  (gives datasets .rio)
 import xarray
 from affine import Affine
@@ -141,21 +143,27 @@ def _grid(
     data: xarray.Dataset, down: str, across: str, variable: str
 ) -> tuple[Grid, tuple[str, ...]]:
     """The grid, from coordinates of the centres and the CRS of CF or GeoZarr."""
-    found = data[variable].rio.set_spatial_dims(across, down)
     attributes = {**data.attrs, **data[variable].attrs}
-    crs = found.rio.crs or data.rio.crs
+    crs = data[variable].rio.crs or data.rio.crs
     for key in ("proj:code", "proj:epsg", "proj:wkt2", "crs"):
         if crs is None and attributes.get(key):
             crs = CRS.from_user_input(attributes[key])
     rows, columns = data.sizes[down], data.sizes[across]
     if across in data.coords and down in data.coords and min(rows, columns) > 1:
-        transform = found.rio.transform(recalc=True)
-        steps = np.diff(data[across].values), np.diff(data[down].values)
-        if any(np.ptp(step) > 1e-3 * abs(step.mean()) for step in steps):
-            raise InputError(f"{variable}: coordinates are not evenly spaced; regrid it first")
-    elif attributes.get("spatial:transform"):
+        x, width = _even(variable, data[across].to_numpy())
+        y, height = _even(variable, data[down].to_numpy())
+        transform = Affine(width, 0, x - width / 2, 0, height, y - height / 2)
+    elif "spatial:transform" in attributes:
         transform = Affine(*attributes["spatial:transform"][:6])
     else:
-        transform = found.rio.transform()
+        transform = Affine.identity()
     notes = () if crs is not None else ("no CRS is given",)
-    return Grid(rows, columns, transform, None if crs is None else CRS.from_user_input(crs)), notes
+    return Grid(rows, columns, transform, crs), notes
+
+
+def _even(variable: str, centres: npt.NDArray[Any]) -> tuple[float, float]:
+    """The first of evenly spaced coordinates, and their step."""
+    step = float(centres[-1] - centres[0]) / (centres.size - 1)
+    if step == 0 or np.ptp(np.diff(centres)) > 1e-3 * abs(step):
+        raise InputError(f"{variable}: coordinates are not evenly spaced; regrid it first")
+    return float(centres[0]), step

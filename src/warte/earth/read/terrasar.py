@@ -93,7 +93,11 @@ def read_terrasar(
     named = [(name, Band(str(path), nodata=0.0)) for name, _, path in files]
     sensor = SENSORS.get(understood(metadata, lambda: words(root, "mission")), "terrasar-x")
     time = time_of_iso(understood(metadata, lambda: words(root, "timeUTC")))
-    notes = [] if layers[0].noise or not denoise else ["noise is not taken off: none is given"]
+    notes = (
+        []
+        if not denoise or all(layer.noise for layer in layers.values())
+        else ["noise is not taken off: none is given"]
+    )
     facts = Facts(metadata.stem, "sigma0_db", time, sensor, tuple(notes))
     scene = stack(facts, named, chosen=bands, fill=fill)
     amplitudes = scene.reader
