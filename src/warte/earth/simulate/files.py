@@ -59,8 +59,8 @@ def simulate_to(
             2 shadow, 3 cloud, 0 no data; optical only), anomalies.tif (1 where there is one, 255
             no data; only if some are planted).
         truth/fields.gpkg: labelled polygons: class (name), value (number in classes.tif), group
-            (number of the polygon), block (square of 400 m), split ("train" or "test", whole
-            blocks), area_ha.
+            (number of the polygon), block (number of its square of 400 m), test (1 in the squares
+            that are for judging, 0 else), area_ha. fields_train.gpkg, fields_test.gpkg: each part.
         truth/anomalies.gpkg: material, length_m, width_m.
         truth/changes.tif (1 deforestation, 2 flood, 3 burn, 4 building, 0 none, 255 no data) and
             truth/change_date.tif (int32 days since 1970-01-01, -1 none); only if there are events.
@@ -84,7 +84,12 @@ def simulate_to(
         _write_truth(folder / "truth" / scene.name, truth, index)
         facts.append(_facts(scene))
     fields = label_polygons(truth)
-    pyogrio.write_dataframe(fields, folder / "truth" / "fields.gpkg", layer="fields", driver="GPKG")
+    for name, part in (
+        ("fields", fields), ("fields_train", fields[fields.test == 0]),
+        ("fields_test", fields[fields.test == 1]),
+    ):  # fmt: skip
+        place = folder / "truth" / f"{name}.gpkg"
+        pyogrio.write_dataframe(part, place, layer="fields", driver="GPKG")
     if settings.anomalies.count:
         things = anomaly_polygons(truth)
         place = folder / "truth" / "anomalies.gpkg"
@@ -109,7 +114,7 @@ def label_polygons(truth: Truth, index: int = 0) -> geopandas.GeoDataFrame:
     frames = [_polygons(truth, index, window) for window in _label_windows(scene)]
     rows = [row for frame in frames for row in frame]
     geometry = [row.pop("geometry") for row in rows]
-    columns = ("class", "value", "block", "split", "area_ha")
+    columns = ("class", "value", "block", "test", "area_ha")
     table = {name: [row[name] for row in rows] for name in columns}
     frame = geopandas.GeoDataFrame(table, geometry=geometry, crs=scene.grid.crs)
     frame.insert(2, "group", np.arange(len(frame)))
@@ -254,26 +259,26 @@ def _polygons(truth: Truth, index: int, window: Window) -> list[dict[str, Any]]:
     own = np.isin(kind, (*CROPS, MEADOW))
     piece = hashed(seed + 92, kind, np.where(own, parcel, patch)).view(np.int64)
     number = np.unique(piece, return_inverse=True)[1].reshape(kind.shape).astype(np.int32)
-    towards = scene.grid.transform * Affine.translation(window.column, window.row)
+    left, top = truth.settings.origin_m
+    towards = Affine(pixel, 0, left + window.column * pixel, 0, -pixel, top - window.row * pixel)
     found = []
     for shape, value in rasterio.features.shapes(number, mask=kind > 0, transform=towards):
         whole = shapely.geometry.shape(shape)
         point = whole.representative_point()
-        column, row = ~towards * (point.x, point.y)
-        value = int(kind[int(row), int(column)])
+        row, column = int((towards.f - point.y) / pixel), int((point.x - towards.c) / pixel)
+        value = int(kind[row, column])
         # Nobody draws along the very border; roads would vanish.
         inner = whole if value == ROAD else whole.buffer(-0.75 * pixel, join_style="mitre")
         if inner.geom_type != "Polygon" or inner.area < 4 * pixel**2:
             continue
-        left, top = truth.settings.origin_m
         across, down = int((point.x - left) // BLOCK_M), int((top - point.y) // BLOCK_M)
         test = float(uniform(seed + 93, down, across)) < 0.3
         found.append(
             {
                 "class": CLASSES[value],
                 "value": value,
-                "block": f"{down}-{across}",
-                "split": "test" if test else "train",
+                "block": down * 100_000 + across,
+                "test": int(test),
                 "area_ha": inner.area / 1e4,
                 "geometry": inner,
             }
