@@ -6,22 +6,21 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import rasterio
-from rasterio import windows as rasterio_windows
 
-from warte.core.data.tiles import Window
 from warte.core.errors import InputError, SettingsError
 from warte.earth.classify.card import Card
 from warte.earth.classify.inputs import Facts, survey
-from warte.earth.classify.predict import Predictor, load
-from warte.earth.scene import BoolArray, Float32Array, Pixels, Scene, pixel_area_ha
+from warte.earth.classify.predict import digest, load
+from warte.earth.scene import Float32Array, Pixels, Scene, pixel_area_ha
 from warte.earth.whole import Output, map_scenes
 
-__all__ = ["ClassifySettings", "Classified", "classify"]
+__all__ = ["Classified", "ClassifySettings", "classify"]
 
 CLASSES = "classes.tif"
 PROBABILITIES = "probabilities.tif"
@@ -95,52 +94,41 @@ def classify(
     margin = settings.margin if settings.margin >= 0 else predictor.reach(facts)
     map_scenes(
         [scene],
-        Probabilities(str(model), facts),
-        [Output(PROBABILITIES, "float32", float("nan"), card.classes)],
+        Probabilities(str(model), digest(model), facts),
+        [Output(PROBABILITIES, "float32", float("nan"), card.classes), _classes_output(card)],
         out,
         bands=card.bands,
         margin=margin,
         tile=settings.tile,
         blend=min(settings.blend, settings.tile // 2),
+        after=most_likely,  # from the blended probabilities: classes cannot be blended
         pool=pool,
         report=report,
     )
-    # From the blended probabilities: classes cannot be blended.
-    written = Scene(scene.name, scene.grid, card.classes, Written(str(out / PROBABILITIES)))
-    map_scenes([written], most_likely, [_classes_output(card)], out, tile=settings.tile)
     return _areas(scene, card, out, margin, facts, notes)
 
 
 @dataclass(frozen=True)
 class Probabilities:
-    """The work on one window; it can be sent to another process."""
+    """The work on one window; it can be sent to another process.
+
+    model: folder. digest: of its files, so that a run that goes on does not mix two models.
+    """
 
     model: str
+    digest: str
     facts: Facts
 
     def __call__(self, pixels: Sequence[Pixels]) -> Mapping[str, Float32Array]:
         """Probabilities of the classes (classes, rows, columns)."""
-        predictor: Predictor = load(Path(self.model))
+        predictor = load(Path(self.model))
         return {PROBABILITIES: predictor.probabilities(pixels[0], self.facts)}
 
 
-def most_likely(pixels: Sequence[Pixels]) -> Mapping[str, npt.NDArray[np.uint8]]:
-    """The class of the highest probability; of equal ones, the first."""
-    return {CLASSES: np.nan_to_num(pixels[0].values).argmax(axis=0)[None].astype(np.uint8)}
-
-
-@dataclass(frozen=True)
-class Written:
-    """Reads a picture of this program's own: no fill is looked for, NaN is nothing."""
-
-    path: str
-
-    def read(self, window: Window, bands: Sequence[int]) -> tuple[Float32Array, BoolArray]:
-        """See `warte.earth.scene.Reader`."""
-        place = rasterio_windows.Window(window.column, window.row, window.columns, window.rows)
-        with rasterio.open(self.path) as file:
-            values = file.read([band + 1 for band in bands], window=place).astype(np.float32)
-        return values, np.isfinite(values).all(axis=0)
+def most_likely(found: Mapping[str, npt.NDArray[Any]]) -> Mapping[str, npt.NDArray[Any]]:
+    """Adds the class of the highest probability; of equal ones, the first."""
+    classes = np.nan_to_num(found[PROBABILITIES]).argmax(axis=0)[None].astype(np.uint8)
+    return {**found, CLASSES: classes}
 
 
 def _classes_output(card: Card) -> Output:

@@ -149,12 +149,18 @@ def _block_means(values: Float64Array) -> Float64Array:
     total, count = np.where(known, values, 0.0), known.astype(np.float64)
     # Added one row and one column at a time: the order is the same in any window.
     for axis in (0, 1):
-        total = sum(np.moveaxis(total, axis, 0)[step::BLOCK] for step in range(BLOCK))
-        count = sum(np.moveaxis(count, axis, 0)[step::BLOCK] for step in range(BLOCK))
-        if axis == 1:
-            total, count = total.T, count.T
+        total, count = _eighths(total, axis), _eighths(count, axis)
     enough = count >= BLOCK * BLOCK / 4
     return np.divide(total, count, out=np.full(total.shape, np.nan), where=enough)
+
+
+def _eighths(values: Float64Array, axis: int) -> Float64Array:
+    """Sums of BLOCK rows, or of BLOCK columns."""
+    lines = np.moveaxis(values, axis, 0)
+    out = lines[::BLOCK].copy()
+    for step in range(1, BLOCK):
+        out += lines[step::BLOCK]
+    return np.moveaxis(out, 0, axis)
 
 
 def _quantile(blocks: Float64Array) -> Float64Array:

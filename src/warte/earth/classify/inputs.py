@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from warte.core.data.tiles import Window
 from warte.core.errors import InputError
@@ -122,6 +121,6 @@ def normalised(channels: Float32Array, inputs: Inputs) -> Float32Array:
     """
     centre = np.asarray(inputs.centre, np.float32)[:, None, None]
     scale = np.asarray(inputs.scale, np.float32)[:, None, None]
-    valid: npt.NDArray[np.bool_] = np.isfinite(channels).any(axis=0)
+    valid = np.asarray(np.isfinite(channels).any(axis=0))
     out = np.nan_to_num((channels - centre) / scale, nan=0.0)
     return np.concatenate([out, valid[None].astype(np.float32)]).astype(np.float32)

@@ -15,8 +15,9 @@ from safetensors.numpy import load_file, save_file
 from scipy.special import softmax
 from torch import nn
 
+from warte.core.data.checksum import sha256_of_file
 from warte.core.errors import InputError
-from warte.earth.classify.card import WEIGHTS, Card, read_card
+from warte.earth.classify.card import CARD, WEIGHTS, Card, read_card
 from warte.earth.classify.inputs import Facts, Inputs, channels, normalised, reach
 from warte.earth.classify.trees import Trees
 from warte.earth.model import ModelSettings, alignment, build, build_patch, receptive_field
@@ -151,6 +152,11 @@ def calibrated(
     shift = np.asarray(offsets).reshape(-1, *[1] * (logits.ndim - 1))
     out: Float32Array = softmax(logits.astype(np.float64) / temperature + shift, axis=0)
     return out.astype(np.float32)
+
+
+def digest(folder: Path) -> str:
+    """A checksum of the files of a model."""
+    return " ".join(sha256_of_file(folder / name) for name in (CARD, WEIGHTS))
 
 
 @lru_cache(maxsize=2)

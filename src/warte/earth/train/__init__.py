@@ -200,7 +200,7 @@ def _prepare(
             "show it, more --chips, or labels without it"
         )
     sample = np.concatenate(values, axis=1)
-    low, high = (np.quantile(sample, q, axis=1) for q in (0.01, 0.99))
+    low, high = np.quantile(sample.astype(np.float64), (0.01, 0.99), axis=1)
     ends = np.quantile(sample, (0.001, 0.999), axis=1).T
     limits = {band: (float(a), float(b)) for band, (a, b) in zip(bands, ends, strict=True)}
     part = deal(group_of, kind_of, settings.folds, rng)

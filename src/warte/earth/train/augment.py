@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
@@ -10,6 +12,7 @@ from warte.earth.scene import Float32Array
 from warte.earth.train.settings import AugmentSettings
 
 IntArray = npt.NDArray[np.int32]
+T = TypeVar("T", bound=np.generic)
 
 
 def sensor(
@@ -76,7 +79,7 @@ def zoomed(
     return out.astype(np.float32), labels[nearest], groups[nearest]
 
 
-def turned(picture: npt.NDArray[np.generic], turn: int) -> npt.NDArray[np.generic]:
+def turned(picture: npt.NDArray[T], turn: int) -> npt.NDArray[T]:
     """One of the eight turns and mirror pictures (turn 0..7) of (..., rows, columns)."""
     out = np.rot90(picture, turn % 4, axes=(-2, -1))
     return out[..., ::-1] if turn >= 4 else out

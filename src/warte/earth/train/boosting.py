@@ -155,7 +155,7 @@ def folds(
         if not len(held.labels) or len(np.unique(others.labels)) < 2:
             continue
         present = np.unique(others.labels)
-        compact = replace(others, labels=np.searchsorted(present, others.labels))
+        compact = replace(others, labels=np.searchsorted(present, others.labels).astype(np.int32))
         scores = fitted(compact, settings).scores(held.features)
         logits = np.full((len(held.labels), classes), scores.min() - 10.0)
         logits[:, present] = scores

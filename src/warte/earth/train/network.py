@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,7 @@ from warte.earth.train.samples import NONE, Chip
 from warte.earth.train.settings import TrainSettings
 
 IntArray = npt.NDArray[np.int32]
+T = TypeVar("T", bound=np.generic)
 Report = Callable[[str, int, int | None], None]
 MOST_HELD = 200_000  # pixels on which the weights are compared
 
@@ -127,9 +129,7 @@ class Batches:
         return picture, np.ascontiguousarray(told)
 
 
-def _cut(
-    picture: npt.NDArray[np.generic], top: int, left: int, side: int, nothing: float
-) -> npt.NDArray[np.generic]:
+def _cut(picture: npt.NDArray[T], top: int, left: int, side: int, nothing: float) -> npt.NDArray[T]:
     """A square of (..., rows, columns), filled up where it leaves the picture."""
     rows, columns = picture.shape[-2:]
     out = np.full((*picture.shape[:-2], side, side), nothing, picture.dtype)
@@ -159,7 +159,7 @@ def held_out(model: Model, lesson: Lesson) -> HeldOut:
         chosen = np.flatnonzero(one)[::step]
         if not len(chosen):
             continue
-        pixels = Pixels(chip.values, np.isfinite(chip.values).all(axis=0), chip.window)
+        pixels = Pixels(chip.values, np.asarray(np.isfinite(chip.values).all(axis=0)), chip.window)
         logits = model.logits(pixels, lesson.inputs, lesson.facts[chip.scene])
         parts.append(
             HeldOut(

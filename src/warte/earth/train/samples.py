@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,18 +87,22 @@ class LabelsOf:
                     f"labels of {one.index.shape} pixels do not fit {scene.name} of "
                     f"{scene.grid.shape}; give labels on the grid of the scene"
                 )
-        self._files = [one.path if isinstance(one, Labels) else id(one) for one in each]
+        self._kinds = [
+            _kind(number, one, grid)
+            for number, (one, grid) in enumerate(zip(each, self.grids, strict=True))
+        ]
 
     def read(self, scene: int, window: Window) -> tuple[IntArray, IntArray]:
         """Class and group of the pixels of a window; the same group never has two numbers."""
         one = self._each[scene]
         grid = self.grids[scene]
         if isinstance(one, Labels):
-            index, groups = rasterise(one, grid, window)
+            index, found = rasterise(one, grid, window)
+            groups = found if one.shapes else None
         else:
             index = one.index[window.slices]
             groups = None if one.groups is None else one.groups[window.slices]
-        if groups is None or (isinstance(one, Labels) and not one.shapes):
+        if groups is None:
             groups = np.where(index == NONE, NONE, self._squares(grid, window))
         order = np.array([*(self.classes.index(name) for name in one.classes), NONE], np.int32)
         return order[index], np.where(groups == NONE, NONE, groups + self._first(scene))
@@ -114,16 +118,17 @@ class LabelsOf:
 
         Polygons of one file are the same in all scenes, and so are squares of scenes on one grid.
         """
-        one = self._each[scene]
-        if isinstance(one, Labels) and one.shapes:
-            kinds = [file for file in self._files[: scene + 1]]
-        else:
-            kinds = [(grid.shape, grid.transform, str(grid.crs)) for grid in self.grids]
-            kinds = [
-                kind if grid.crs is not None else number
-                for number, (kind, grid) in enumerate(zip(kinds, self.grids, strict=True))
-            ][: scene + 1]
-        return list(dict.fromkeys(kinds)).index(kinds[scene]) * 10_000_000
+        seen = self._kinds[: scene + 1]
+        return list(dict.fromkeys(seen)).index(seen[scene]) * 10_000_000
+
+
+def _kind(number: int, labels: Labels | Marks, grid: Grid) -> Hashable:
+    """What two scenes must share for the groups of one to be those of the other."""
+    if isinstance(labels, Labels) and labels.shapes:
+        return labels.path
+    if grid.crs is None:
+        return number
+    return (grid.shape, tuple(grid.transform), grid.crs.to_wkt())
 
 
 def places(
