@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from warte import __version__
-from warte.cli import data, nmf, sky, spectra
+from warte.cli import data, earth, nmf, sky, spectra
 from warte.core.data.disk import is_disk_full
 from warte.core.errors import WarteError
 
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 app.add_typer(sky.app, name="sky")
 app.add_typer(spectra.app, name="spectra")
+app.add_typer(earth.app, name="earth")
 app.add_typer(nmf.app, name="nmf")
 app.add_typer(data.app, name="data")
 
