@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +16,13 @@ import rasterio
 import rasterio.features
 import rasterio.shutil
 import shapely
+from affine import Affine
 from rasterio import windows as rasterio_windows
 from rasterio.enums import ColorInterp
 
 from warte.core.data.tiles import Window
 from warte.core.errors import OutputError
+from warte.earth.read.files import opened, reading
 from warte.earth.scene import Grid, pixel_area_ha
 
 if TYPE_CHECKING:  # it takes memory that the writing of pictures has no use for
@@ -28,6 +32,7 @@ Colours = Mapping[int, tuple[int, int, int]]
 
 BLOCK = 512  # pixels of the side of a block in the files
 CACHE = 64_000_000  # bytes of blocks that GDAL may keep in memory
+STRIP_PX = 500_000  # pixels that are made polygons at once
 LABELS_TAG = "CLASSES"  # names of classes, as JSON from value to name
 
 
@@ -132,19 +137,36 @@ def finish_cog(
 def write_regions(folder: Path, frame: geopandas.GeoDataFrame) -> None:
     """Write regions as `regions.gpkg` and `regions.parquet` (GeoParquet) into a folder.
 
+    The same regions give the same files; a frame without rows gives files without rows.
+
     Raises:
         OutputError: they cannot be written.
     """
     import pyogrio
 
-    frame.to_parquet(folder / "regions.parquet")
-    pyogrio.write_dataframe(frame, folder / "regions.gpkg", layer="regions", driver="GPKG")
+    before = pyogrio.get_gdal_config_option("OGR_CURRENT_DATE")
+    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": "2000-01-01T00:00:00.000Z"})
+    try:
+        frame.to_parquet(folder / "regions.parquet", index=False)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="'crs' was not provided")
+            pyogrio.write_dataframe(
+                frame.reset_index(drop=True), folder / "regions.gpkg", layer="regions",
+                driver="GPKG", geometry_type=None if len(frame) else "Polygon",
+            )  # fmt: skip
+    except (OSError, RuntimeError) as problem:
+        raise OutputError(f"cannot write regions: {problem}; free space, then again") from problem
+    finally:
+        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": before})
 
 
 def polygons_of(
     path: Path, *, band: int = 1, skip: Sequence[int] = (), smallest: int = 1
 ) -> geopandas.GeoDataFrame:
     """The regions of equal value in a picture of classes.
+
+    It is read in strips, and what is too small is dropped on the way, so that memory is needed for
+    a strip and the regions that are returned.
 
     Args:
         path: a picture of whole numbers.
@@ -154,29 +176,117 @@ def polygons_of(
 
     Returns:
         A frame with value (int64), pixels (int64), area_ha (float64, NaN without a CRS) and
-        geometry in the CRS of the picture; neighbours share an edge, not only a corner.
+        geometry in the CRS of the picture, from top to bottom; neighbours share an edge, not only
+        a corner.
+
+    Raises:
+        InputError: the picture cannot be read.
     """
     import geopandas
 
-    with rasterio.Env(GDAL_CACHEMAX=CACHE), rasterio.open(path) as file:
+    with reading(path.name):
+        file = opened(str(path))
         grid = Grid(file.height, file.width, file.transform, file.crs)
-        found = [
-            (int(value), shapely.geometry.shape(shape))
-            for shape, value in _shapes(file, band)
-            if value != file.nodata and value not in skip
-        ]
-    values = np.array([value for value, _ in found], np.int64)
-    shapes = np.array([shape for _, shape in found], object)
-    pixels = np.round(shapely.area(shapes)).astype(np.int64)
-    kept = pixels >= smallest
-    shapes = shapes[kept]
-    areas = areas_ha(shapes, grid)
+        found = list(_whole_pieces(file, band, skip, smallest))
+    found.sort(key=lambda piece: (piece.top, piece.shape.bounds[0], piece.value))
+    shapes = np.array([piece.shape for piece in found], object)
     geometry = shapely.transform(shapes, lambda points: _placed(points, grid))
-    return geopandas.GeoDataFrame(
-        {"value": values[kept], "pixels": pixels[kept], "area_ha": areas},
-        geometry=list(geometry),
-        crs=grid.crs,
-    )
+    columns = {
+        "value": np.array([piece.value for piece in found], np.int64),
+        "pixels": np.array([piece.pixels for piece in found], np.int64),
+        "area_ha": areas_ha(shapes, grid),
+    }
+    return geopandas.GeoDataFrame(columns, geometry=list(geometry), crs=grid.crs)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A region, or what of it lies in the strips seen so far; corners are (column, row)."""
+
+    value: int
+    shape: shapely.Polygon
+
+    @property
+    def pixels(self) -> int:
+        return round(self.shape.area)
+
+    @property
+    def top(self) -> float:
+        return float(self.shape.bounds[1])
+
+    @property
+    def bottom(self) -> float:
+        return float(self.shape.bounds[3])
+
+
+def _whole_pieces(file: Any, band: int, skip: Sequence[int], smallest: int) -> Iterator[_Piece]:
+    """Regions, each as soon as no further strip can add to it."""
+    height = max(1, STRIP_PX // file.width)
+    waiting: list[_Piece] = []
+    for top in range(0, file.height, height):
+        bottom = min(top + height, file.height)
+        pieces = [
+            piece for piece in _strip(file, band, skip, top, bottom - top)
+            if piece.pixels >= smallest or {top, bottom} & {piece.top, piece.bottom}
+        ]  # fmt: skip
+        joined = _joined(waiting, pieces, top, file.width)
+        waiting = [piece for piece in joined if piece.bottom == bottom < file.height]
+        for piece in joined:
+            if piece.pixels >= smallest and not piece.bottom == bottom < file.height:
+                yield piece
+
+
+def _strip(file: Any, band: int, skip: Sequence[int], top: int, rows: int) -> Iterator[_Piece]:
+    place = rasterio_windows.Window(0, top, file.width, rows)
+    values = file.read(band, window=place)
+    wanted = ~np.isin(values, list(skip))
+    if file.nodata is not None:
+        wanted &= values != file.nodata
+    transform = Affine(1, 0, 0, 0, 1, top)
+    for shape, value in rasterio.features.shapes(values, mask=wanted, transform=transform):
+        yield _Piece(int(value), shapely.geometry.shape(shape))
+
+
+def _joined(above: list[_Piece], below: list[_Piece], row: int, columns: int) -> list[_Piece]:
+    """Pieces above and below a row, those of equal value that share an edge made one."""
+    upper, lower = _owners(above, row, columns), _owners(below, row, columns)
+    touching = np.unique(np.stack([upper, lower])[:, (upper >= 0) & (lower >= 0)], axis=1)
+    pieces = [*above, *below]
+    group = list(range(len(pieces)))
+
+    def first(number: int) -> int:
+        while group[number] != number:
+            group[number] = number = group[group[number]]
+        return number
+
+    for one, two in touching.T.tolist():
+        two += len(above)
+        if pieces[one].value == pieces[two].value:
+            group[first(two)] = first(one)
+    members: dict[int, list[_Piece]] = {}
+    for number, piece in enumerate(pieces):
+        members.setdefault(first(number), []).append(piece)
+    return [parts[0] if len(parts) == 1 else _one(parts) for parts in members.values()]
+
+
+def _owners(pieces: list[_Piece], row: int, columns: int) -> npt.NDArray[np.int64]:
+    """The piece that has an edge along the top of a row, for each column; -1 for none."""
+    owner = np.full(columns, -1, np.int64)
+    for number, piece in enumerate(pieces):
+        if row not in (piece.top, piece.bottom):
+            continue
+        for ring in (piece.shape.exterior, *piece.shape.interiors):
+            x, y = shapely.get_coordinates(ring).astype(np.int64).T
+            along = np.flatnonzero((y[:-1] == row) & (y[1:] == row))
+            for one, two in zip(x[along], x[along + 1], strict=True):
+                owner[min(one, two) : max(one, two)] = number
+    return owner
+
+
+def _one(parts: list[_Piece]) -> _Piece:
+    """One region of several pieces, without corners on the seams."""
+    shape = shapely.union_all([part.shape for part in parts])
+    return _Piece(parts[0].value, shapely.simplify(shape, 0.0))
 
 
 def areas_ha(shapes: npt.NDArray[np.object_], grid: Grid) -> npt.NDArray[np.float64]:
@@ -199,11 +309,6 @@ def _area(shape: shapely.Polygon, below: npt.NDArray[np.float64]) -> float:
         area = abs(float(np.sum(column[1:] * np.diff(height))))
         total += -area if number else area
     return total
-
-
-def _shapes(file: Any, band: int) -> Iterator[tuple[dict[str, Any], float]]:
-    """Polygons of equal value with corners in (column, row)."""
-    yield from rasterio.features.shapes(rasterio.band(file, band))
 
 
 def _placed(points: npt.NDArray[np.float64], grid: Grid) -> npt.NDArray[np.float64]:
