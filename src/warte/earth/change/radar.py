@@ -1,0 +1,72 @@
+"""Where water ends in a radar picture: thresholds of blocks that hold both water and land."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+BINS = 128
+SHARE = 0.1  # of a block's pixels that the smaller class must have
+APART = 2.5  # distance of the two means in their mean standard deviations (Ashman et al. 1994)
+DROP_DB = 3.0  # dB by which water is darker than the land beside it, at least
+FEWEST = 500  # pixels of a block
+
+
+def minimum_error(values: FloatArray) -> tuple[float, float, float, float] | None:
+    """Threshold between two normal classes by minimum error (Kittler & Illingworth 1986).
+
+    values: (N,). Returns the threshold, the share below it, the distance of the means, and that in
+    mean standard deviations; None where no threshold splits the histogram into two classes.
+    """
+    low, high = np.quantile(values, (0.001, 0.999))
+    if high <= low:
+        return None
+    counts, bins = np.histogram(values, BINS, (low, high))
+    middle = (bins[:-1] + bins[1:]) / 2
+    share = counts / counts.sum()
+    below = np.cumsum(share)[:-1]
+    first, second = np.cumsum(share * middle)[:-1], np.cumsum(share * middle**2)[:-1]
+    above = 1 - below
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean_low = first / below
+        mean_high = ((share * middle).sum() - first) / above
+        var_low = second / below - mean_low**2
+        var_high = ((share * middle**2).sum() - second) / above - mean_high**2
+        cost = (
+            below * np.log(var_low) + above * np.log(var_high)
+            - 2 * (below * np.log(below) + above * np.log(above))
+        )  # fmt: skip
+    step = (middle[1] - middle[0]) ** 2
+    good = np.isfinite(cost) & (var_low > step) & (var_high > step)
+    if not good.any():
+        return None
+    at = int(np.where(good, cost, np.inf).argmin())
+    apart = float(mean_high[at] - mean_low[at])
+    spread = np.sqrt((var_low[at] + var_high[at]) / 2)
+    return float(bins[at + 1]), float(below[at]), apart, float(apart / spread)
+
+
+def water_border(
+    blocks: npt.NDArray[np.floating[Any]], seen: npt.NDArray[np.bool_]
+) -> float | None:
+    """dB below which a pixel is water: the median threshold of the blocks that hold both.
+
+    blocks: (blocks, rows, columns) dB, speckle smoothed. seen: the same shape. Split tiles after
+    Martinis et al. 2009 (NHESS 9, 303): a block counts where both classes are there and clearly
+    apart, and the darker one is darker than the middle of the picture. None where no block is so.
+    """
+    whole = np.median(blocks[seen])
+    borders = []
+    for block, there in zip(blocks, seen, strict=True):
+        values = block[there].astype(np.float64)
+        found = minimum_error(values) if len(values) >= FEWEST else None
+        if found is None:
+            continue
+        border, below, apart, distance = found
+        bimodal = SHARE <= below <= 1 - SHARE and apart >= DROP_DB and distance >= APART
+        if bimodal and values[values < border].mean() < whole:
+            borders.append(border)
+    return float(np.median(borders)) if borders else None
