@@ -113,7 +113,9 @@ def test_few_groups_are_each_held_out_once_and_single_ones_never(
     made, marks = scene(hole=False)
     index = np.full(marks.index.shape, -1, np.int32)
     groups = index.copy()
-    for number, (row, column) in enumerate([(r, c) for r in range(0, 120, 24) for c in range(0, 150, 20)]):
+    for number, (row, column) in enumerate(
+        [(r, c) for r in range(0, 120, 24) for c in range(0, 150, 20)]
+    ):
         index[row : row + 6, column : column + 6] = np.bincount(
             marks.index[row : row + 6, column : column + 6].ravel()
         ).argmax()
