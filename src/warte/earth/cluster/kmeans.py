@@ -11,7 +11,7 @@ centre the best of several candidates.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import BinaryIO
@@ -36,6 +36,9 @@ Assign = Callable[[Float32Array], npt.NDArray[np.intp]]  # centred vectors to gr
 Passes = Callable[[], Iterable[Vectors]]  # all vectors of this process, anew at each call
 
 SAMPLE_ITERATIONS = 100  # of a start on the sample
+FINALISTS = 3  # starts that are tried with all pixels
+SAME = 1e-3  # starts whose objectives on the sample are nearer (relative) count as one
+TRIAL_PASSES = 5  # with all pixels, before the best goes on
 ROUNDING = 2.0**-24  # of float32, relative
 
 
@@ -250,7 +253,7 @@ def _distances_to(frame: Frame, sample: Float32Array, places: list[int]) -> Floa
     return Nearest(sample[:, places].T.astype(np.float64), frame.weights).distances(sample)
 
 
-def best_start(
+def best_starts(
     frame: Frame,
     sample: Float32Array,
     k: int,
@@ -259,8 +262,10 @@ def best_start(
     starts: int,
     tolerance: float,
     report: Callable[[str, int, int | None], None] | None = None,
-) -> Float64Array:
-    """Of several k-means++ starts the centres that fit a sample (columns, n) best.
+) -> list[Float64Array]:
+    """Of several k-means++ starts, the centres that fit a sample (columns, n) best.
+
+    FINALISTS at most, which differ; the best first.
 
     Raises ValueError where there are fewer than k distinct vectors.
     """
@@ -280,4 +285,43 @@ def best_start(
         )  # fmt: skip
         if report is not None:
             report("starts", number + 1, starts)
-    return min(found, key=lambda one: one.objective).centres
+    chosen: list[Found] = []
+    for one in sorted(found, key=lambda one: one.objective):
+        if not chosen or one.objective > (1 + SAME) * chosen[-1].objective:
+            chosen.append(one)
+    return [one.centres for one in chosen[:FINALISTS]]
+
+
+def kmeans(
+    frame: Frame,
+    passes: Passes,
+    starts: Sequence[Float64Array],
+    *,
+    iterations: int,
+    tolerance: float,
+    spare: Float32Array,
+    groups: BinaryIO,
+    ranks: Ranks | None = None,
+    report: Callable[[int], None] | None = None,
+) -> Found:
+    """Lloyd's algorithm from the best of several starts, which all get a few passes first.
+
+    The arguments are those of `lloyd`. What fits a sample best need not fit all pixels best.
+    """
+
+    def run(centres: Float64Array, most: int, before: int) -> Found:
+        groups.truncate(0)
+        found = lloyd(
+            frame, passes, centres, iterations=most, tolerance=tolerance, spare=spare,
+            groups=groups, ranks=ranks,
+            report=None if report is None else lambda done: report(before + done),
+        )  # fmt: skip
+        return replace(found, iterations=before + found.iterations)
+
+    if len(starts) == 1:
+        return run(starts[0], iterations, 0)
+    trials = [run(centres, min(TRIAL_PASSES, iterations), 0) for centres in starts]
+    best = min(trials, key=lambda one: one.objective)
+    if best.converged or best.iterations == iterations:
+        return best
+    return run(best.centres, iterations - best.iterations, best.iterations)

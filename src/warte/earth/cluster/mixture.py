@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -94,35 +95,29 @@ def fit_mixture(
         ranks, report: as for `warte.earth.cluster.kmeans.lloyd`.
     """
 
-    def hard(x: Float32Array) -> tuple[Float64Array, float]:
-        return (assign(x) == np.arange(k)[:, None]).astype(np.float64), 0.0
+    def hard(x: Float32Array) -> _Shares:
+        return (assign(x) == np.arange(k)[:, None]).astype(np.float64), np.zeros(x.shape[1])
 
-    floor: Float64Array | None = None
-    sums = _total(_expect(frame, passes(), lambda x: _counted(hard(x)), k, depth), ranks)
+    sums = _total(_expect(frame, passes(), hard, k, depth), ranks)
     mean = sums.first.sum(axis=0) / frame.pixels
     spread = np.diagonal(sums.second.sum(axis=0)) / frame.pixels - mean**2
     floor = FLOOR * np.maximum(spread, 2.0**-100)
     mixture, last, done, converged = _maximise(sums, floor), -math.inf, 0, False
-    while True:
-        current = mixture
-        sums = _total(_expect(frame, passes(), lambda x: _soft(current, x), k, depth), ranks)
+    while not converged and done <= iterations:
+        if done:
+            mixture = _maximise(sums, floor)
+        shares = partial(_soft, mixture)
+        sums = _total(_expect(frame, passes(), shares, k, depth), ranks)
         likelihood = sums.likelihood / frame.pixels
-        converged = likelihood - last < tolerance
-        if converged or done == iterations:
-            break
-        mixture, last, done = _maximise(sums, floor), likelihood, done + 1
+        converged, last, done = likelihood - last < tolerance, likelihood, done + 1
         if report is not None:
             report(done)
     free = k * depth + k * depth * (depth + 1) // 2 + k - 1
     bic = free * math.log(frame.pixels) - 2 * sums.likelihood
-    return Fit(mixture, sums.likelihood, bic, done, converged)
+    return Fit(mixture, sums.likelihood, bic, done - 1, converged)
 
 
 _Shares = tuple[Float64Array, Float64Array]
-
-
-def _counted(found: tuple[Float64Array, float]) -> _Shares:
-    return found[0], np.zeros(found[0].shape[1])
 
 
 def _soft(mixture: Mixture, x: Float32Array) -> _Shares:

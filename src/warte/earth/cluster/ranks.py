@@ -109,8 +109,13 @@ class MpiRanks:
             return nullcontext()
         from mpi4py.futures import MPICommExecutor
 
-        executor: AbstractContextManager[Executor | None] = MPICommExecutor(self.comm, root=0)
-        return executor
+        return _helped(MPICommExecutor(self.comm, root=0))
+
+
+@contextmanager
+def _helped(executor: Any) -> Iterator[Executor | None]:
+    with executor as pool:
+        yield pool
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,11 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 import rasterio
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from warte.earth.cluster.density import fit_density
 from warte.earth.cluster.gather import Columns, Gathered, columns_of, common_bands, gather
-from warte.earth.cluster.kmeans import Assign, Found, Nearest, best_start, lloyd, tally
+from warte.earth.cluster.kmeans import Assign, Found, Nearest, best_starts, kmeans, tally
 from warte.earth.cluster.mixture import fit_mixture
 from warte.earth.cluster.ranks import Alone, Ranks, together
 from warte.earth.cluster.settings import ClusterSettings
@@ -32,7 +33,7 @@ from warte.earth.cluster.write import (
 from warte.earth.scene import Scene
 from warte.earth.whole import Report
 
-CACHE_MB = 32  # of GDAL, for blocks of files
+CACHE = 32_000_000  # bytes of blocks of files that GDAL may keep in memory
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,9 @@ def cluster(
     bands = together(ranks, lambda: common_bands(scenes, settings.bands))
     names = together(ranks, lambda: picture_names(scenes))
     with ExitStack() as stack:
-        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_MB))
+        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE))
+        # The products are small: more threads would only wait for each other.
+        stack.enter_context(threadpool_limits(1))
         columns = columns_of(scenes, bands, settings, ranks, report)
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(".scratch", dir=_home(out))))
         store = stack.enter_context(Store(scratch / "pixels", columns.number))
@@ -204,16 +207,16 @@ def _kmeans(
 ) -> Found:
     frame = gathered.frame
     # The first process starts for all: they would only do the same.
-    centres = None
+    centres: list[Float64Array] | None = None
     if ranks.rank == 0:
-        centres = best_start(
+        centres = best_starts(
             frame, gathered.sample, settings.k, seed=settings.seed, starts=settings.starts,
             tolerance=settings.tolerance, report=report,
         )  # fmt: skip
-    start = ranks.gather(centres)[0]
-    assert start is not None  # that of the first process
-    return lloyd(
-        frame, lambda: store.read(frame.whole), start,
+    starts = ranks.gather(centres)[0]
+    assert starts is not None  # that of the first process
+    return kmeans(
+        frame, lambda: store.read(frame.whole), starts,
         iterations=settings.iterations, tolerance=settings.tolerance,
         spare=frame.centred(gathered.sample), groups=groups, ranks=ranks,
         report=None if report is None else lambda done: report("passes", done, None),
