@@ -94,9 +94,29 @@ def test_pictures_lie_where_the_scene_lies_and_no_data_is_no_data(
     table = pd.read_csv(tmp_path / "run" / "areas.csv")
     assert list(table["class"]) == list(CLASSES)
     np.testing.assert_array_equal(table["pixels"], np.bincount(classes[valid], minlength=3))
-    np.testing.assert_allclose(table["area_ha"], table["pixels"] * 0.01)  # 10 m pixels
-    assert found.area_ha is not None
-    assert sum(found.area_ha) == pytest.approx(valid.sum() * 0.01)
+    np.testing.assert_allclose(table["mapped_ha"], table["pixels"] * 0.01)  # 10 m pixels
+    assert found.mapped_ha is not None
+    assert sum(found.mapped_ha) == pytest.approx(valid.sum() * 0.01)
+
+
+def test_areas_have_intervals_where_labels_of_the_scene_were_held_out(
+    models: dict[str, Path], tmp_path: Path
+) -> None:
+    made, marks = scene(96, 96)
+    found = classify(made, models["boosting"], out=tmp_path)
+    table = pd.read_csv(tmp_path / "areas.csv")
+    assert "polygons drawn again" in found.interval
+    true = np.bincount(marks.index[made.read().valid], minlength=3) * 0.01
+    assert ((table["low_ha"] - 1 <= true) & (true <= table["high_ha"] + 1)).all()
+    assert (table["low_ha"] <= table["area_ha"] + 1e-9).all()
+
+
+def test_areas_of_another_scene_have_none(models: dict[str, Path], tmp_path: Path) -> None:
+    made, _ = scene(64, 64, seed=4)
+    other = replace(made, name="other")
+    found = classify(other, models["boosting"], out=tmp_path)
+    assert "no interval" in found.interval
+    assert pd.read_csv(tmp_path / "areas.csv")["low_ha"].isna().all()
 
 
 def test_other_processes_find_the_same(models: dict[str, Path], tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pandas as pd
 import rasterio
 
 from warte.core.errors import InputError, SettingsError
+from warte.earth.areas import areas
 from warte.earth.classify.card import Card
 from warte.earth.classify.inputs import Facts, survey
 from warte.earth.classify.predict import digest, load
@@ -27,6 +28,7 @@ PROBABILITIES = "probabilities.tif"
 AREAS = "areas.csv"
 NOTHING = 255  # value of pixels that are not classified
 
+Float64Array = npt.NDArray[np.float64]
 Report = Callable[[str, int, int | None], None]
 
 
@@ -52,14 +54,16 @@ class ClassifySettings:
 class Classified:
     """What was found.
 
-    classes: names. pixels, area_ha: of each class; area None where the grid has no CRS. valid:
-    pixels that were classified. margin: pixels seen around each window. shadow: where the shadows
-    of clouds lie (rows, columns), for models of clouds.
+    classes: names. pixels, mapped_ha: of each class; area None where the grid has no CRS.
+    interval: what the intervals of the areas are, or why there are none. valid: pixels that were
+    classified. margin: pixels seen around each window. shadow: where the shadows of clouds lie
+    (rows, columns), for models of clouds. notes: what the user should know.
     """
 
     classes: tuple[str, ...]
     pixels: tuple[int, ...]
-    area_ha: tuple[float, ...] | None
+    mapped_ha: tuple[float, ...] | None
+    interval: str
     valid: int
     margin: int
     shadow: tuple[int, int] | None
@@ -76,6 +80,8 @@ def classify(
     report: Report | None = None,
 ) -> Classified:
     """Classify every valid pixel of a scene; writes classes.tif, probabilities.tif, areas.csv.
+
+    The areas have an interval where the model held out labels of this very scene.
 
     Args:
         scene: has the bands of the model, and numbers of the same meaning.
@@ -183,12 +189,32 @@ def _areas(
                 pixels[index] += rows.sum()
                 if per_row is not None:
                     hectares[index] += rows @ per_row[place.row_off : place.row_off + len(rows)]
-    table = pd.DataFrame({"class": card.classes, "pixels": pixels})
-    if per_row is not None:
-        table["area_ha"] = hectares
+    interval = "no interval: the scene has no CRS, so there are no areas"
+    if per_row is None:
+        table = pd.DataFrame({"class": card.classes, "pixels": pixels})
+    else:
+        table = areas(card.classes, pixels, hectares, _confusion(scene, card))
+        interval = table.attrs["interval"]
     table.to_csv(out / AREAS, index=False)
-    areas = tuple(map(float, hectares)) if per_row is not None else None
-    total = int(pixels.sum())
     return Classified(
-        card.classes, tuple(map(int, pixels)), areas, total, margin, facts.shadow, notes
+        classes=card.classes,
+        pixels=tuple(map(int, pixels)),
+        mapped_ha=None if per_row is None else tuple(map(float, hectares)),
+        interval=interval,
+        valid=int(pixels.sum()),
+        margin=margin,
+        shadow=facts.shadow,
+        notes=notes,
     )
+
+
+def _confusion(scene: Scene, card: Card) -> Float64Array | None:
+    """(groups, found, true) pixels of held-out groups, if they lie in this very scene."""
+    rows = card.held_out.get("confusion_by_group", [])
+    if not rows or scene.name not in card.data.get("scenes", ()):
+        return None
+    groups = {name: place for place, name in enumerate(sorted({row["group"] for row in rows}))}
+    out = np.zeros((len(groups), len(card.classes), len(card.classes)))
+    for row in rows:
+        out[groups[row["group"]], :, row["true"]] = row["found"]
+    return out
