@@ -30,9 +30,10 @@ GRID = Grid(60, 80, Affine(10, 0, 500_000, 0, -10, 5_300_000), CRS.from_epsg(326
 
 def write(path: Path, values: np.ndarray, nodata: float | None = None, **words: object) -> Path:
     bands = values[None] if values.ndim == 2 else values
+    kind = str(bands.dtype)
     names = words.pop("bands", [f"band_{number}" for number in range(len(bands))])
     write_cog(
-        path, GRID, [(GRID.whole, bands)], dtype=str(bands.dtype), nodata=nodata, bands=names, **words,
+        path, GRID, [(GRID.whole, bands)], dtype=kind, nodata=nodata, bands=names, **words,
     )  # type: ignore[arg-type]  # fmt: skip
     return path
 
@@ -71,9 +72,9 @@ def test_a_class_that_is_never_found_counts(rng: np.random.Generator) -> None:
     truth, found = noisy(rng)
     found[found == 2] = 1
     scores = evaluate(found, truth)
-    assert np.allclose(scores.table["iou"].iloc[:4], [
-        metrics.jaccard_score(truth.ravel() == k, found.ravel() == k) for k in scores.table["class"].astype(int)
-    ])  # fmt: skip
+    for name, iou in zip(scores.table["class"], scores.table["iou"], strict=True):
+        expected = metrics.jaccard_score(truth.ravel() == int(name), found.ravel() == int(name))
+        assert iou == pytest.approx(expected)
     assert np.isnan(scores.table.set_index("class").loc["2", "users_accuracy"])
 
 
@@ -284,14 +285,15 @@ def test_changes_of_a_run_with_their_days(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("grid", "words"),
     [
-        (replace(GRID, transform=Affine(10, 0, 900_000, 0, -10, 5_300_000)), "lies on|do not lie|another place|elsewhere|not"),
+        (replace(GRID, transform=Affine(10, 0, 900_000, 0, -10, 5_300_000)), "no label"),
         (replace(GRID, crs=None), "do not lie on one grid"),
     ],
 )  # fmt: skip
 def test_truth_elsewhere_is_one_line(tmp_path: Path, grid: Grid, words: str) -> None:
     write(tmp_path / "classes.tif", np.ones((60, 80), np.uint8), 255)
     values = np.ones((1, 60, 80), np.uint8)
-    write_cog(tmp_path / "truth.tif", grid, [(grid.whole, values)], dtype="uint8", nodata=255, bands=("class",))  # fmt: skip
+    blocks = [(grid.whole, values)]
+    write_cog(tmp_path / "truth.tif", grid, blocks, dtype="uint8", nodata=255, bands=("class",))
     with pytest.raises(InputError, match=words) as problem:
         evaluate(tmp_path, tmp_path / "truth.tif")
     assert "\n" not in str(problem.value)

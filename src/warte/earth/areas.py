@@ -160,12 +160,9 @@ def _by_group(
     groups = len(counts)
     found = _ratio(weight, counts.sum(axis=0))
     # Where a draw leaves a class of the map without labels, that draw says nothing.
-    drawn = np.array(
-        [
-            _ratio(weight, np.tensordot(times, counts, axes=1))
-            for times in rng.multinomial(groups, np.full(groups, 1 / groups), size=draws)
-        ]
-    )
+    times = rng.multinomial(groups, np.full(groups, 1 / groups), size=draws)
+    tables = (times @ counts.reshape(groups, -1)).reshape(draws, *counts.shape[1:])
+    drawn = _ratio(weight, tables)
     good = np.isfinite(drawn).all(axis=1)
     if not good.any():
         return np.full((3, len(mapped)), np.nan), "no interval: too few polygons with test labels"
@@ -179,12 +176,16 @@ def _by_group(
 
 
 def _ratio(weight: FloatArray, counts: FloatArray) -> FloatArray:
-    """Shares of the true classes; NaN where a class of the map has weight but no labels."""
-    labels = counts.sum(axis=1)
+    """Shares (..., C) of the true classes from counts (..., C, C).
+
+    NaN where a class of the map has weight but no labels.
+    """
     use = weight > 0
-    if (labels[use] == 0).any():
-        return np.full(len(weight), np.nan)
-    return weight[use] @ (counts[use] / labels[use, None])
+    labels = counts[..., use, :].sum(axis=-1, keepdims=True)
+    parts = np.full(counts[..., use, :].shape, np.nan)
+    np.divide(counts[..., use, :], labels, out=parts, where=labels > 0)
+    shares: FloatArray = (weight[use, None] * parts).sum(axis=-2)
+    return shares
 
 
 def _check_map(classes: Sequence[str], pixels: npt.NDArray[np.int64], mapped: FloatArray) -> None:

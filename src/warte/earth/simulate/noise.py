@@ -17,6 +17,7 @@ FloatArray = npt.NDArray[np.float64]
 HashArray = npt.NDArray[np.uint64]
 
 NOISE_TILE = 256  # pixels of a side of the tiles that have a generator of their own
+TAPS = np.arange(4)  # lattice points that a cubic B-spline joins
 # Mean over all places of the sum of squared weights of a cubic B-spline, in one dimension.
 SPLINE_POWER = 151.0 / 315.0
 
@@ -57,12 +58,13 @@ def smooth(
         # Lattices of several octaves must not share their points.
         across, first_x = _knots(x / step + 0.37 * octave)
         down, first_y = _knots(y / step + 0.61 * octave)
-        columns = np.arange(first_x.min(), first_x.max() + 4)
-        rows = np.arange(first_y.min(), first_y.max() + 4)
+        # Only the points that are used: the places may lie far from each other.
+        columns, at_column = np.unique(first_x[:, None] + TAPS, return_inverse=True)
+        rows, at_row = np.unique(first_y[:, None] + TAPS, return_inverse=True)
+        at_column, at_row = at_column.reshape(-1, 4), at_row.reshape(-1, 4)
         lattice = uniform(seed, octave, rows[:, None], columns[None, :]) - 0.5
-        at_row, at_column = first_y - rows[0], first_x - columns[0]
-        lines = sum(down[:, tap, None] * lattice[at_row + tap] for tap in range(4))
-        total += strength * sum(across[:, tap] * lines[:, at_column + tap] for tap in range(4))
+        lines = sum(down[:, tap, None] * lattice[at_row[:, tap]] for tap in TAPS)
+        total += strength * sum(across[:, tap] * lines[:, at_column[:, tap]] for tap in TAPS)
         power += strength**2 * SPLINE_POWER**2 / 12.0
         strength *= gain
     return total / np.sqrt(power)
