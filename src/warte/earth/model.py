@@ -114,9 +114,15 @@ class Stem(nn.Module):
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
         kernel = settings.kernel
+        self.multiple = alignment(settings)
         self.mix = nn.Conv2d(settings.bands, settings.width, kernel, padding=kernel // 2)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        if x.shape[2] % self.multiple or x.shape[3] % self.multiple:  # in a pipeline
+            raise SettingsError(
+                f"--crop: pictures of {x.shape[2]} x {x.shape[3]} pixels cannot go through a "
+                f"pipeline; their sides must be multiples of {self.multiple}"
+            )
         return (self.mix(x).permute(0, 2, 3, 1).contiguous(),)
 
 
@@ -225,7 +231,8 @@ class UNet(Chain):
         )
         self.multiple = alignment(settings)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, *state: Tensor) -> Tensor:
+        (x,) = state
         height, width = x.shape[2:]
         logits = super().forward(_padded(x, self.multiple))
         assert isinstance(logits, Tensor)  # no skip connection is left
@@ -247,7 +254,8 @@ class PatchNet(Chain):
         )
         self.multiple = alignment(settings)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, *state: Tensor) -> Tensor:
+        (x,) = state
         logits = super().forward(_padded(x, self.multiple))
         assert isinstance(logits, Tensor)  # there are no skip connections
         return logits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import nn
 from torch.distributed.tensor.parallel import ColwiseParallel, ParallelStyle, RowwiseParallel
@@ -42,7 +43,7 @@ def cut(model: nn.Module, stages: int) -> Sequence[nn.Module]:
             f"{len(pieces)}; take fewer, another --schedule or a larger --depth"
         )
     bounds = [len(pieces) * n // stages for n in range(stages + 1)]
-    return [Chain(dict(pieces[a:b])) for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [Chain(dict(pieces[a:b])) for a, b in pairwise(bounds)]
 
 
 PLAN = Plan(tensor, shard, cut)

@@ -11,6 +11,7 @@ import datetime
 import importlib
 import multiprocessing
 import os
+import pickle
 import re
 import signal
 import socket
@@ -175,12 +176,21 @@ def waiting(timeout_s: float | None = None) -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as problem:  # DistBackendError, DistNetworkError and the like are such
+    except RuntimeError as problem:
+        if not _is_lost(problem):
+            raise
         within = "" if timeout_s is None else f" within {timeout_s:g} s"
         raise LostError(
             f"another process of this run ended or did not answer{within}; nothing was written; "
             "look at its own message and start the run again"
         ) from problem
+
+
+def _is_lost(problem: RuntimeError) -> bool:
+    """Whether a failure comes from the connection to another process."""
+    return isinstance(problem, dist.DistError) or any(
+        word in str(problem) for word in ("gloo", "Gloo", "NCCL", "ProcessGroup", "Connection")
+    )
 
 
 def total(part: Tensor) -> Tensor:
@@ -205,6 +215,32 @@ def everyones(value: T) -> list[T]:
     with waiting():
         dist.all_gather_object(found, value)
     return found
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """If the user's error happens in one process here, all end with the words of the first one.
+
+    Without a group it does nothing.
+
+    Raises:
+        WarteError: as it happened in this process; else with the words of another one.
+        LostError: another process has ended.
+    """
+    problem: WarteError | None = None
+    try:
+        yield
+    except WarteError as found:
+        if isinstance(found, LostError) or not dist.is_initialized():
+            raise
+        problem = found
+    if not dist.is_initialized():
+        return
+    first = next((said for said in everyones(str(problem or "")) if said), "")
+    if problem is not None:
+        raise problem
+    if first:
+        raise WarteError(first)
 
 
 # processes of this machine ----------------------------------------------------------------------
@@ -321,7 +357,7 @@ def _listen(processes: list[BaseProcess], ears: list[Connection]) -> dict[int, S
             break
         for rank in [rank for rank, ear in open_ears.items() if ear in ready]:
             try:
-                said[rank] = open_ears.pop(rank).recv()
+                said[rank] = pickle.loads(open_ears.pop(rank).recv_bytes())
             except EOFError:
                 processes[rank].join(GRACE_S)
                 said[rank] = ("ended", processes[rank].exitcode)
@@ -384,7 +420,8 @@ def _work(
         said = ("error", (type(problem), str(problem)))
     except Exception:  # noqa: BLE001 - it is raised again in the process that started this one
         said = ("traceback", traceback.format_exc())
-    mouth.send(said)
+    # Not `send`: it would lend tensors out of the memory of this process, which ends now.
+    mouth.send_bytes(pickle.dumps(said))
     mouth.close()
     if said[0] != "result":
         os._exit(2)  # what waits for the others, in threads of libraries, is not waited for

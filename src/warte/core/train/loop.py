@@ -9,19 +9,22 @@ the same steps, up to rounding.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
-from warte.core.errors import SettingsError
-from warte.core.train.parallel import Layout, Plan
+from warte.core.errors import InputError, SettingsError
+from warte.core.train import checkpoint
+from warte.core.train.launch import total, waiting
+from warte.core.train.parallel import Batch, Layout, Loss, Plan, Spread, lay_out
 
 Report = Callable[[str, int, int | None], None]  # (step, done, total or None)
-Batches = Callable[[int], tuple[Tensor, ...]]  # from the step (from 0) to the whole global batch
-Loss = Callable[..., tuple[Tensor, Tensor]]  # (answer, rest of the batch...) to sum and weight
+Batches = Callable[[int], Batch]  # from the step (from 0) to the whole global batch
 # Called in all processes after each step with the number of steps done, the loss, and a function
 # that gives the whole weights (on process 0, else nothing) if it is called in all processes.
 # The training ends early where it returns True (in all processes).
@@ -66,11 +69,12 @@ class Fitted:
 
     losses: of each step, the mean over the global batch, before the step; the same in all
     processes. state: all weights by the names of the single-device model, on the CPU; empty in
-    processes other than 0.
+    processes other than 0. resumed: steps that a checkpoint had done already.
     """
 
     losses: list[float]
     state: dict[str, Tensor]
+    resumed: int = 0
 
 
 def rate_at(step: int, settings: LoopSettings) -> float:
@@ -93,51 +97,203 @@ def fit(
     report: Report | None = None,
     watch: Watch | None = None,
 ) -> Fitted:
-    """Train a model.
+    """Train a model; called in every process of the run (`warte.core.train.launch.run`).
 
     Args:
-        build: gives the model with fresh weights.
+        build: gives the model with fresh weights, of one type of numbers.
         batches: from the number of a step (from 0) to the whole global batch: the model's input,
             then what the loss needs, all with samples along their first axis. It is called in
             every process and gives the same in all.
         loss: from the model's answer and the rest of the batch to the sum over its samples and
             the weight to divide it by, both scalars; it is called on parts of the batch.
         layout: how the model lies over processes; None for one process.
-        plan: how this model can be laid out; needed unless the strategy is "single" or "ddp".
-        out: folder for checkpoints.
+        plan: how this model can be cut; needed unless the strategy is "single" or "ddp".
+        out: folder for checkpoints, on a disk that all processes see; the newest one in it, saved
+            in whatever layout, is gone on from.
         device: where this process computes.
         report: called with ("steps", done, total).
         watch: see `Watch`.
+
+    Raises:
+        SettingsError: the layout does not go with the run, the model or the batch, or the loss has
+            become infinite.
+        InputError: the checkpoint is of another training.
+        OutputError: a checkpoint cannot be written.
+        LostError: another process has ended.
     """
+    layout, device = layout or Layout(), torch.device(device)
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
-        model = build().to(device).train()
+        model = build().train()
+    with waiting():
+        spread = lay_out(model, layout, plan, device, settings.accumulate)
+        optimizer = _optimizer(spread.parameters().values(), settings)
+        losses = _resumed(out, spread, optimizer, settings)
+        first = len(losses)
+        for step in range(first, settings.steps):
+            batch = _share(batches(step), spread, layout, settings)
+            batch = tuple(values.to(device) for values in batch)
+            losses.append(_step(step, batch, loss, spread, optimizer, settings))
+            if report is not None:
+                report("steps", step + 1, settings.steps)
+            if out is not None and _is_due(step + 1, settings):
+                facts = {"losses": losses, "settings": asdict(settings)}
+                checkpoint.save(out, step + 1, _tensors(spread, optimizer), facts)
+            if watch is not None and watch(step + 1, losses[-1], lambda: whole_state(spread)):
+                break
+        return Fitted(losses, whole_state(spread), first)
+
+
+def _is_due(done: int, settings: LoopSettings) -> bool:
+    """Whether a checkpoint is saved after so many steps."""
+    every = settings.checkpoint_every
+    return every > 0 and (done % every == 0 or done == settings.steps)
+
+
+def _optimizer(parameters: Iterable[nn.Parameter], settings: LoopSettings) -> torch.optim.AdamW:
+    """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) with a state that can be filled."""
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for parameter in parameters:
+        # Whole and distributed tensors cannot be updated together; biases are not to be small.
+        kind = (isinstance(parameter, DTensor), parameter.ndim > 1)
+        groups.setdefault(kind, []).append(parameter)
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        [
+            {"params": some, "weight_decay": settings.weight_decay if matrices else 0.0}
+            for (_, matrices), some in groups.items()
+        ],
+        lr=settings.learning_rate,
     )
-    losses: list[float] = []
+    for some in groups.values():
+        for parameter in some:
+            optimizer.state[parameter] = {
+                "step": torch.tensor(0.0),
+                "exp_avg": torch.zeros_like(parameter.detach()),
+                "exp_avg_sq": torch.zeros_like(parameter.detach()),
+            }
+    return optimizer
 
-    def state() -> dict[str, Tensor]:
-        return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
 
-    for step in range(settings.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = rate_at(step, settings)
-        optimizer.zero_grad(set_to_none=True)
-        total, weight = 0.0, 0.0
-        batch = [part.to(device) for part in batches(step)]
-        for x, *rest in zip(*(part.chunk(settings.accumulate) for part in batch), strict=True):
-            part_sum, part_weight = loss(model(x), *rest)
-            part_sum.backward()
-            total, weight = total + float(part_sum), weight + float(part_weight)
-        for parameter in model.parameters():
-            if parameter.grad is not None and weight > 0:
-                parameter.grad /= weight
-        nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
-        optimizer.step()
-        losses.append(total / weight if weight > 0 else 0.0)
-        if report is not None:
-            report("steps", step + 1, settings.steps)
-        if watch is not None and watch(step + 1, losses[-1], state):
-            break
-    return Fitted(losses, state())
+def _share(batch: Batch, spread: Spread, layout: Layout, settings: LoopSettings) -> Batch:
+    """The samples of this process: a part of the global batch, in its order."""
+    count = len(batch[0])
+    piped = layout.sizes[1] > 1
+    parts = spread.copies * (layout.microbatches if piped else settings.accumulate)
+    if count < parts or (piped and count % parts):
+        raise SettingsError(
+            f"--batch: {count} samples cannot be dealt to {spread.copies} copies of the model in "
+            f"{parts // spread.copies} {'equal ' if piped else ''}parts each; give a multiple of "
+            f"{parts}"
+        )
+    start = count * spread.share // spread.copies
+    end = count * (spread.share + 1) // spread.copies
+    return tuple(values[start:end] for values in batch)
+
+
+def _step(
+    step: int,
+    batch: Batch,
+    loss: Loss,
+    spread: Spread,
+    optimizer: torch.optim.AdamW,
+    settings: LoopSettings,
+) -> float:
+    """One update of the weights; the loss of the global batch before it."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate_at(step, settings)
+    optimizer.zero_grad(set_to_none=True)
+    part_sum, part_weight = spread.backward(batch, loss)
+    gradients = [
+        (_local(parameter.grad), spread.owners(parameter))
+        for parameter in spread.parameters().values()
+        if parameter.grad is not None
+    ]
+    squares = sum(
+        float(torch.linalg.vector_norm(gradient, dtype=torch.float64)) ** 2 / owners
+        for gradient, owners in gradients
+    )
+    sums = torch.tensor(
+        [part_sum / spread.found_by, part_weight / spread.found_by, squares], dtype=torch.float64
+    )
+    all_sum, all_weight, square = (total(sums) if dist.is_initialized() else sums).tolist()
+    if not math.isfinite(all_sum) or not math.isfinite(square):
+        raise SettingsError(
+            f"the loss is not finite at step {step + 1}; give a lower --learning-rate, or look for "
+            "values without bounds in the data"
+        )
+    scale = spread.copies / all_weight if all_weight > 0 else 0.0
+    length = scale * math.sqrt(square)
+    for gradient, _ in gradients:
+        gradient *= scale * min(1.0, settings.clip / max(length, settings.clip))
+    optimizer.step()
+    return float(all_sum / all_weight) if all_weight > 0 else 0.0
+
+
+def _local(tensor: Tensor) -> Tensor:
+    """The part of a distributed tensor that lies here, or the tensor itself."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+# what is kept -----------------------------------------------------------------------------------
+
+
+def whole_state(spread: Spread) -> dict[str, Tensor]:
+    """All weights of a model by its own names, on the CPU of process 0; nothing in the others.
+
+    To be called in all processes.
+
+    Raises:
+        LostError: another process has ended.
+    """
+    own: dict[str, Tensor] = {}
+    for name, value in {**spread.parameters(), **spread.buffers()}.items():
+        value = value.detach()
+        whole = value.full_tensor() if isinstance(value, DTensor) else value
+        own[name] = whole.cpu().clone()
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    if spread.stages is None:
+        return own if rank == 0 else {}
+    first = dist.get_global_rank(spread.stages, 0)
+    found: list[dict[str, Tensor]] | None = None
+    if rank == first:
+        found = [{}] * dist.get_world_size(spread.stages)
+    dist.gather_object(own, found, dst=first, group=spread.stages)
+    if rank > 0 or found is None:
+        return {}
+    return {name: value for part in found for name, value in part.items()}
+
+
+def _tensors(spread: Spread, optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
+    """The weights and the optimiser's moments of this process, by names of the whole model."""
+    tensors: dict[str, Tensor] = dict(spread.buffers())
+    for name, parameter in spread.parameters().items():
+        state = optimizer.state[parameter]
+        tensors[name] = parameter.detach()
+        tensors[f"{name} mean"] = state["exp_avg"]
+        tensors[f"{name} square"] = state["exp_avg_sq"]
+    return tensors
+
+
+def _resumed(
+    out: Path | None, spread: Spread, optimizer: torch.optim.AdamW, settings: LoopSettings
+) -> list[float]:
+    """Fill weights and moments from the newest checkpoint; the losses so far."""
+    place = checkpoint.latest(out) if out is not None else None
+    if place is None:
+        return []
+    facts = checkpoint.load(place, _tensors(spread, optimizer))
+    changed = [
+        name
+        for name, value in asdict(settings).items()
+        if name not in ("checkpoint_every", "accumulate") and facts["settings"][name] != value
+    ]
+    if changed:
+        flag = "--" + changed[0].replace("_", "-")
+        raise InputError(
+            f"{place} was saved with {flag} {facts['settings'][changed[0]]}; give the same, or "
+            "remove the checkpoint"
+        )
+    losses = [float(loss) for loss in facts["losses"]]
+    for state in optimizer.state.values():
+        state["step"].fill_(len(losses))
+    return losses

@@ -1,12 +1,34 @@
-"""How a model is laid out over processes."""
+"""How a model is laid out over processes: data, sharded, tensor and pipeline parallelism.
+
+The model is written for one device. What is done to it here comes from PyTorch: DDP (Li et al.
+2020, arXiv 2006.15704), FSDP2 (Zhao et al. 2023, arXiv 2304.11277), tensor parallelism (Shoeybi et
+al. 2019, arXiv 1909.08053), and pipelines in the order of GPipe (Huang et al. 2019, arXiv
+1811.06965), 1F1B (Narayanan et al. 2019, SOSP) or interleaved 1F1B (Narayanan et al. 2021, arXiv
+2104.04473).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from torch import nn
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.pipelining import (
+    PipelineStage,
+    Schedule1F1B,
+    ScheduleGPipe,
+    ScheduleInterleaved1F1B,
+)
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor.parallel import parallelize_module
+from torch.nn.parallel import DistributedDataParallel
 
 from warte.core.errors import SettingsError
 
@@ -14,21 +36,26 @@ Strategy = Literal["single", "ddp", "fsdp", "tensor", "pipeline"]
 Schedule = Literal["gpipe", "1f1b", "interleaved"]
 STRATEGIES: tuple[Strategy, ...] = ("single", "ddp", "fsdp", "tensor", "pipeline")
 SCHEDULES: tuple[Schedule, ...] = ("gpipe", "1f1b", "interleaved")
+CHUNKS = 2  # stages that each process has when they are interleaved
+
+Batch = tuple[Tensor, ...]
+Loss = Callable[..., tuple[Tensor, Tensor]]  # (answer, rest of the batch...) to sum and weight
 
 
 @dataclass(frozen=True)
 class Layout:
     """Which process holds what of a model, and which samples it sees.
 
-    The processes form a box of data x pipeline x tensor. With `tensor` or `pipeline` as strategy
-    all of them share one copy of the model, unless --tensor or --stages say that fewer do; then
-    the rest are copies, which see different samples ("fsdp" and "ddp" always are copies).
+    The processes form a box of data x stages x tensor. Along `data` they see different samples and
+    add up their gradients; along `stages` they hold different layers; along `tensor` each holds a
+    part of the same layers. "ddp" and "fsdp" have as many copies along `data` as the other two
+    leave; "tensor" and "pipeline" have one, and take all processes that the other one leaves.
     """
 
     strategy: Strategy = "single"
     devices: int = 1  # processes, one on each device (processes)
-    tensor: int = 1  # processes that share each layer (processes)
-    stages: int = 1  # processes that a pipeline of layers goes through (processes)
+    tensor: int = 0  # processes that share each layer; 0: all with "tensor", else 1 (processes)
+    stages: int = 0  # processes of a pipeline; 0: all with "pipeline", else 1 (processes)
     schedule: Schedule = "1f1b"  # order of a pipeline's forward and backward passes
     microbatches: int = 4  # pieces of each copy's share of the batch in a pipeline (pieces)
 
@@ -37,13 +64,80 @@ class Layout:
             raise SettingsError(
                 f"--strategy is {self.strategy}; allowed are {', '.join(STRATEGIES)}"
             )
+        if self.schedule not in SCHEDULES:
+            raise SettingsError(
+                f"--schedule is {self.schedule}; allowed are {', '.join(SCHEDULES)}"
+            )
+        for flag, value, low in (
+            ("--devices", self.devices, 1),
+            ("--tensor", self.tensor, 0),
+            ("--stages", self.stages, 0),
+            ("--microbatches", self.microbatches, 1),
+        ):
+            if value < low:
+                raise SettingsError(f"{flag} is {value}; allowed is {low} or more")
+        self._check_box()
+        if self.sizes[1] > 1:
+            self._check_pipeline()
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Processes along data, stages and tensor."""
+        tensor, stages = self.tensor or 1, self.stages or 1
+        if self.strategy == "tensor" and not self.tensor:
+            tensor = max(1, self.devices // stages)
+        if self.strategy == "pipeline" and not self.stages:
+            stages = max(1, self.devices // tensor)
+        return max(1, self.devices // (tensor * stages)), stages, tensor
+
+    @property
+    def chunks(self) -> int:
+        """Stages in each process of a pipeline."""
+        return CHUNKS if self.schedule == "interleaved" else 1
+
+    def _check_box(self) -> None:
+        data, stages, tensor = self.sizes
+        if data * stages * tensor != self.devices:
+            raise SettingsError(
+                f"--devices is {self.devices}, which is no multiple of --stages {stages} x "
+                f"--tensor {tensor}; give {stages * tensor} or a multiple"
+            )
+        if self.strategy == "single" and self.devices > 1:
+            raise SettingsError(
+                f"--strategy single runs in one process, and --devices is {self.devices}; give "
+                f"--strategy {', '.join(STRATEGIES[1:-1])} or {STRATEGIES[-1]}"
+            )
+        if self.strategy in ("tensor", "pipeline") and data > 1:
+            raise SettingsError(
+                f"--strategy {self.strategy} with --stages {stages} and --tensor {tensor} leaves "
+                f"{data} copies of the model; give --strategy ddp or fsdp for those, or "
+                f"--devices {stages * tensor}"
+            )
+        if self.strategy == "ddp" and tensor > 1:
+            raise SettingsError(
+                "--strategy ddp cannot copy layers that are split by --tensor; give --strategy fsdp"
+            )
+
+    def _check_pipeline(self) -> None:
+        stages = self.sizes[1]
+        if self.schedule == "1f1b" and self.microbatches < stages:
+            raise SettingsError(
+                f"--microbatches is {self.microbatches}; --schedule 1f1b needs at least as many "
+                f"as --stages, {stages}"
+            )
+        if self.schedule == "interleaved" and self.microbatches % stages:
+            raise SettingsError(
+                f"--microbatches is {self.microbatches}; --schedule interleaved needs a multiple "
+                f"of --stages, {stages}"
+            )
 
 
 @dataclass(frozen=True)
 class Plan:
     """What a domain says about its model, so that it can be laid out over processes.
 
-    tensor: from names of layers to how they are split (`torch.distributed.tensor.parallel`).
+    tensor: from names of layers to how they are split (`torch.distributed.tensor.parallel`); it
+    is asked for the whole model, or for each part of a pipeline.
     shard: the parts of a model whose weights are gathered together when they are needed.
     cut: the model's parts for a pipeline of so many stages, with the model's own tensor names.
     """
@@ -51,3 +145,234 @@ class Plan:
     tensor: Callable[[nn.Module], Mapping[str, Any]]
     shard: Callable[[nn.Module], Sequence[nn.Module]]
     cut: Callable[[nn.Module, int], Sequence[nn.Module]]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """What a process holds of a model that is laid out.
+
+    parts: parts of the model; their tensors have the names of the whole model. backward: from this
+    process's share of a batch and the loss to the sum and the weight that the process has found
+    (others may have found them, too: see `found_by`); it adds the gradient of the sum over all
+    copies, divided by `copies`, to the parameters. shares: of a batch, as many as copies. share:
+    the one of this process. found_by: how many processes give the same sum for one share. stages:
+    the group of processes that hold the other layers of the same copy, None without a pipeline.
+    """
+
+    parts: list[nn.Module]
+    backward: Callable[[Batch, Loss], tuple[float, float]]
+    copies: int = 1
+    share: int = 0
+    found_by: int = 1
+    stages: dist.ProcessGroup | None = None
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The parameters that this process holds, or has a part of, by their names."""
+        return {name: value for part in self.parts for name, value in part.named_parameters()}
+
+    def buffers(self) -> dict[str, Tensor]:
+        """The buffers that this process holds, by their names."""
+        return {name: value for part in self.parts for name, value in part.named_buffers()}
+
+    def owners(self, parameter: nn.Parameter) -> int:
+        """How many processes hold the same part of this parameter."""
+        if not dist.is_initialized():
+            return 1
+        pipeline = 1 if self.stages is None else dist.get_world_size(self.stages)
+        pieces = 1
+        if isinstance(parameter, DTensor):
+            mesh = parameter.device_mesh
+            for dimension, placement in enumerate(parameter.placements):
+                # A strided shard, as of layers split by tensor and by FSDP, is no `is_shard()`.
+                pieces *= 1 if placement.is_replicate() else mesh.size(dimension)
+        return dist.get_world_size() // (pipeline * pieces)
+
+
+def lay_out(
+    model: nn.Module, layout: Layout, plan: Plan | None, device: torch.device, accumulate: int
+) -> Spread:
+    """Lay a model, the same in all processes, out over them.
+
+    Args:
+        layout: which process holds what.
+        plan: how this model can be cut; needed for all but "single" and "ddp" without stages.
+        device: where this process computes.
+        accumulate: parts of a share that go through the model one after the other; a pipeline has
+            its microbatches instead.
+
+    Raises:
+        SettingsError: the layout has another number of processes than the run, or does not go
+            with the model.
+    """
+    _check_group(layout)
+    data, stages, tensor = layout.sizes
+    if layout.devices == 1:
+        return Spread([model], _one_by_one([model.to(device)], accumulate))
+    mesh = init_device_mesh(device.type, layout.sizes, mesh_dim_names=("data", "stages", "tensor"))
+    parts = [model]
+    if stages > 1:
+        own = range(mesh.get_local_rank("stages"), stages * layout.chunks, stages)
+        cut = _planned(plan).cut(model, stages * layout.chunks)
+        parts = [cut[number] for number in own]
+        for part in parts:
+            part.register_forward_pre_hook(_even_inputs)
+            part.register_forward_hook(_even_outputs)
+    parts = [part.to(device) for part in parts]
+    if tensor > 1:
+        for part in parts:
+            parallelize_module(part, mesh["tensor"], dict(_planned(plan).tensor(part)))
+    active = parts
+    if layout.strategy == "fsdp":
+        for part in parts:
+            for unit in (*_planned(plan).shard(part), part):
+                fully_shard(unit, mesh=mesh["data"])
+    elif data > 1:
+        active = [_copied(part, mesh["data"], device) for part in parts]
+    share = mesh.get_local_rank("data")
+    if stages == 1:
+        return Spread(parts, _one_by_one(active, accumulate), data, share, tensor)
+    group = mesh.get_group("stages")
+    backward = _piped(active, own, layout, device, group)
+    return Spread(parts, backward, data, share, tensor, group)
+
+
+def _check_group(layout: Layout) -> None:
+    running = dist.get_world_size() if dist.is_initialized() else 1
+    if layout.devices != running:
+        raise SettingsError(
+            f"--devices is {layout.devices}, and {running} processes are running; give --devices "
+            f"{running}, or start {layout.devices}"
+        )
+
+
+def _planned(plan: Plan | None) -> Plan:
+    if plan is None:
+        raise SettingsError("this model has no plan for --strategy; give --strategy ddp")
+    return plan
+
+
+def _plainly(gradient: Tensor) -> Tensor:
+    return gradient.clone(memory_format=torch.contiguous_format)
+
+
+def _copied(part: nn.Module, mesh: DeviceMesh, device: torch.device) -> nn.Module:
+    """DDP over the processes along `data`."""
+    for parameter in part.parameters():
+        if parameter.ndim > 2:
+            # Convolutions give gradients in their own order in memory, of which DDP complains.
+            parameter.register_hook(_plainly)
+    return DistributedDataParallel(
+        part,
+        device_ids=[device.index] if device.type == "cuda" else None,
+        process_group=mesh.get_group(),
+    )
+
+
+class _Even(torch.autograd.Function):
+    """The tensor itself; its gradient gets the plain order in memory that can be sent."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return gradient.contiguous()
+
+
+def _even_inputs(part: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(_Even.apply(x) for x in inputs)
+
+
+def _even_outputs(part: nn.Module, inputs: tuple[Tensor, ...], outputs: Any) -> Any:
+    if isinstance(outputs, Tensor):
+        return outputs.contiguous()
+    return tuple(x.contiguous() for x in outputs)
+
+
+@contextmanager
+def _views_allowed() -> Iterator[None]:
+    """FSDP2 warns of answers that are views, as skip connections are; only writing to them is bad.
+
+    Models that are written for one device and trained here do not write to their answers.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
+        yield
+
+
+def _one_by_one(
+    models: list[nn.Module], accumulate: int
+) -> Callable[[Batch, Loss], tuple[float, float]]:
+    """Forward and backward of a whole model, for one part of the batch after the other."""
+    (model,) = models
+
+    def backward(batch: Batch, loss: Loss) -> tuple[float, float]:
+        total, weight = 0.0, 0.0
+        parts = list(zip(*(values.tensor_split(accumulate) for values in batch), strict=True))
+        for number, (x, *rest) in enumerate(parts, 1):
+            with _synchronised(model, number == len(parts)), _views_allowed():
+                part_sum, part_weight = loss(model(x), *rest)
+                torch.autograd.backward(part_sum)
+            total, weight = total + float(part_sum.detach()), weight + float(part_weight)
+        return total, weight
+
+    return backward
+
+
+def _synchronised(model: nn.Module, last: bool) -> AbstractContextManager[None]:
+    """Gradients are added up over the copies only once, with the last part of the batch."""
+    if isinstance(model, FSDPModule):
+        model.set_requires_gradient_sync(last)
+    if isinstance(model, DistributedDataParallel) and not last:
+        return model.no_sync()
+    return nullcontext()
+
+
+def _piped(
+    models: list[nn.Module],
+    numbers: Sequence[int],
+    layout: Layout,
+    device: torch.device,
+    group: dist.ProcessGroup,
+) -> Callable[[Batch, Loss], tuple[float, float]]:
+    """Forward and backward of this process's stages of a pipeline, microbatch after microbatch."""
+    count = layout.sizes[1] * layout.chunks
+    stages = [
+        PipelineStage(model, number, count, device, group=group)
+        for model, number in zip(models, numbers, strict=True)
+    ]
+    rest: list[Tensor] = []
+    found: list[tuple[Tensor, Tensor]] = []
+    losses: list[Loss] = []
+
+    def of_microbatch(answer: Tensor, rows: Tensor) -> Tensor:
+        part = losses[0](answer, *(values[rows] for values in rest))
+        found.append((part[0].detach(), part[1].detach()))
+        return part[0]
+
+    schedule = _schedule(stages, layout, of_microbatch)
+
+    def backward(batch: Batch, loss: Loss) -> tuple[float, float]:
+        rest[:], losses[:] = batch[1:], [loss]
+        found.clear()
+        # A schedule hands on one target per sample: here its place in the batch.
+        rows = torch.arange(len(batch[0]), device=device) if stages[-1].is_last else None
+        inputs = (batch[0],) if stages[0].is_first else ()
+        with _views_allowed():
+            schedule.step(*inputs, target=rows, return_outputs=False)
+        # Before the first step it calls the loss once to learn the shapes.
+        last = found[-layout.microbatches :]
+        return sum(float(s) for s, _ in last), sum(float(w) for _, w in last)
+
+    return backward
+
+
+def _schedule(
+    stages: list[PipelineStage], layout: Layout, loss: Callable[[Tensor, Tensor], Tensor]
+) -> Any:
+    number = layout.microbatches
+    if layout.schedule == "interleaved":
+        return ScheduleInterleaved1F1B(list(stages), number, loss_fn=loss, scale_grads=False)
+    kind = ScheduleGPipe if layout.schedule == "gpipe" else Schedule1F1B
+    return kind(stages[0], number, loss_fn=loss, scale_grads=False)
