@@ -6,6 +6,7 @@ import json
 import math
 import pickle
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.crs import CRS
+from scipy import ndimage
 
 from tests.earth import products
 from tests.earth.products import CORNER, UTM, write_picture
@@ -110,6 +112,32 @@ def test_files_of_bands_and_resolutions(tmp_path: Path) -> None:
     assert np.array_equal(parts, values[1])
 
 
+def test_a_quality_band_beside_bands(tmp_path: Path) -> None:
+    classes = np.full((9, 9), 4, np.uint8)
+    classes[2, 3] = 9
+    write_picture(tmp_path / "s/S2A_B04.tif", _numbers(9, 9))
+    write_picture(tmp_path / "s/S2A_SCL.tif", classes)
+    scene = read(tmp_path / "s")
+    assert scene.bands == ("red",) and "S2A_SCL.tif" in scene.notes[0]
+    assert np.argwhere(~scene.read().valid).tolist() == [[2, 3]]
+    assert read(tmp_path / "s", quality=False).read().valid.all()
+    flags = np.where(classes == 9, 22280, 21824).astype(np.uint16)
+    write_picture(tmp_path / "l/LC08_X_SR_B4.TIF", _numbers(9, 9))
+    write_picture(tmp_path / "l/LC08_X_QA_PIXEL.TIF", flags)
+    assert np.argwhere(~read(tmp_path / "l").read().valid).tolist() == [[2, 3]]
+
+
+def test_threads_read_what_one_reads(tmp_path: Path) -> None:
+    path = write_picture(tmp_path / "a.tif", _numbers(3, 200, 210), compress="deflate", tiled=True,
+                         blockxsize=64, blockysize=64)  # fmt: skip
+    scene = read(path)
+    places = list(windows(200, 210, 32)) * 3
+    whole = scene.read().values
+    with ThreadPoolExecutor(4) as pool:
+        for window, pixels in zip(places, pool.map(scene.read, places), strict=True):
+            assert np.array_equal(pixels.values, whole[(slice(None), *window.slices)])
+
+
 def test_many_scenes(tmp_path: Path) -> None:
     for year in (1985, 1995):
         write_picture(tmp_path / f"all/{year}.tif", _numbers(2, 9, 9))
@@ -190,10 +218,12 @@ def test_fill_of_real_pictures(real_file: RealFile, name: str, fill: int) -> Non
     assert (~scene.read().valid).sum() == fill
 
 
-def _fill_of(values: np.ndarray, strip_px: int = 1000) -> np.ndarray:
+def _fill_of(values: np.ndarray, strip_px: int = 1000, block_rows: int = 1) -> np.ndarray:
     bands, rows, columns = values.shape
     grid = Grid(rows, columns, Affine.identity(), None)
-    found = find_fill(lambda w, b: values[(b, *w.slices)], grid, bands, strip_px=strip_px)
+    found = find_fill(
+        lambda w, b: values[(b, *w.slices)], grid, bands, block_rows=block_rows, strip_px=strip_px
+    )
     if found is None:
         return np.zeros((rows, columns), bool)
     mask = found.runs.mask(grid.whole)
@@ -241,13 +271,21 @@ def test_a_picture_that_is_all_fill() -> None:
 
 
 @settings(max_examples=30)
-@given(seed=st.integers(0, 2**32 - 1), strip=st.integers(1, 9000), bands=st.integers(1, 3))
-def test_fill_does_not_depend_on_strips(seed: int, strip: int, bands: int) -> None:
+@given(seed=st.integers(0, 2**32 - 1), strip=st.integers(1, 9000), block=st.integers(1, 70),
+       bands=st.integers(1, 3))  # fmt: skip
+def test_fill_does_not_depend_on_strips(seed: int, strip: int, block: int, bands: int) -> None:
     rng = np.random.default_rng(seed)
     values = rng.integers(0, 255, (bands, 60, 70)).astype(np.uint8)
     blob = rng.random((60, 70)) < np.linspace(1.3, 0, 70)
     values[:, blob] = 0
-    assert np.array_equal(_fill_of(values, strip), _fill_of(values, 10**6))
+    assert np.array_equal(_fill_of(values, strip, block), _fill_of(values, 10**6))
+    held = (values == 0).all(axis=0)
+    groups = ndimage.label(held, np.ones((3, 3)))[0]
+    rim = np.concatenate([groups[0], groups[-1], groups[:, 0], groups[:, -1]])
+    # Where one band would do for all, fill is what scipy finds joined to the border.
+    if bands == 1:
+        rim_fill = np.isin(groups, rim[rim > 0])
+        assert np.array_equal(_fill_of(values, strip, block), rim_fill)
 
 
 # Products ---------------------------------------------------------------------------------------
@@ -362,6 +400,7 @@ def test_terrasar(tmp_path: Path, denoise: bool) -> None:
     window = Window(7, 9, 20, 30)
     assert np.array_equal(scene.read(window).values, pixels.values[(slice(None), *window.slices)])
     _says("has no band vv", lambda: read(root, bands=["vv"]))
+    _says("on its own grid only", lambda: read(root, grid=scene.grid))
 
 
 def _item(folder: Path, **assets: dict[str, object]) -> Path:

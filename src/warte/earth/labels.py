@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -125,7 +126,9 @@ def _frame(path: Path) -> geopandas.GeoDataFrame:
                 raise InputError(
                     f"{path} has {len(layers)} layers ({', '.join(layers)}); give a file with one"
                 )
-            frame = pyogrio.read_dataframe(path, layer=layers[0] if layers else None)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about rows that are left out later, and said then
+                frame = pyogrio.read_dataframe(path, layer=layers[0] if layers else None)
     except DAMAGE as problem:
         raise InputError(f"cannot read labels from {path}: {told(problem)}") from problem
     if not isinstance(frame, geopandas.GeoDataFrame) or frame.empty:
@@ -224,8 +227,18 @@ def placed(labels: Labels, grid: Grid) -> Labels:
     Raises:
         InputError: the scene or the labels have no CRS, or no label lies on the scene.
     """
-    if labels.grid is not None:
-        return _raster_placed(labels, labels.grid, grid)
+    try:
+        if labels.grid is not None:
+            return _raster_placed(labels, labels.grid, grid)
+        return _polygons_placed(labels, grid)
+    except pyproj.exceptions.ProjError as problem:
+        raise InputError(
+            f"{labels.path} cannot be laid onto the scene, from {labels.crs} to {grid.crs}: "
+            f"{told(problem)}"
+        ) from problem
+
+
+def _polygons_placed(labels: Labels, grid: Grid) -> Labels:
     if grid.crs is None:
         raise InputError(f"the scene has no CRS, so {labels.path} cannot be laid onto it; set it")
     shapes = shapely.from_wkb(np.array(labels.shapes, object))

@@ -242,6 +242,8 @@ def pixel_area_ha(grid: Grid) -> npt.NDArray[np.float64]:
     if grid.crs is None:
         raise InputError("the picture has no CRS, so areas are not known; set one with gdal_edit")
     step = grid.transform
+    if not (grid.crs.is_geographic or grid.crs.is_projected):
+        raise InputError("the CRS of the picture is not one of the earth, so areas are not known")
     if not grid.crs.is_geographic:
         metres = grid.crs.linear_units_factor[1] ** 2
         return np.full(grid.rows, abs(step.determinant) * metres / 1e4)

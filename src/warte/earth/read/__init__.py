@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,7 +20,7 @@ import numpy as np
 from warte.core.data.tiles import Window
 from warte.core.errors import InputError
 from warte.earth.read import landsat, sentinel2
-from warte.earth.read.files import REMOTE, Band, Facts, FillChoice, bands_of, stack
+from warte.earth.read.files import REMOTE, Band, Facts, FillChoice, Quality, bands_of, stack
 from warte.earth.read.metadata import json_of
 from warte.earth.read.names import band_name, sensor_of, time_of, without_band
 from warte.earth.scene import Grid, Scene
@@ -29,6 +30,7 @@ __all__ = ["read", "read_many"]
 PICTURES = (".tif", ".tiff", ".jp2", ".vrt", ".img", ".png", ".jpg", ".jpeg", ".ntf")
 ZARR = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
 RADAR = {"vv", "vh", "hh", "hv"}
+_FLAGS = re.compile(r"(?:^|[_-])(?:SCL|QA_PIXEL)(?:_\d+m)?$", re.IGNORECASE)
 Place = str | os.PathLike[str]
 
 
@@ -56,7 +58,9 @@ def read(
         InputError: nothing is there, it is damaged, or it is no picture of one place.
     """
     if not isinstance(place, str | os.PathLike):
-        return _of_files([Path(one) for one in place], bands=bands, fill=fill, grid=grid)
+        return _of_files(
+            [Path(one) for one in place], bands=bands, fill=fill, quality=quality, grid=grid
+        )
     if str(place).startswith(REMOTE):
         return _remote(str(place), bands=bands, fill=fill, quality=quality, grid=grid)
     path = Path(place)
@@ -65,7 +69,7 @@ def read(
     if path.is_dir():
         found = _product(path, bands, fill, quality, denoise, grid)
         return found or _of_files(
-            _pictures(path), bands=bands, fill=fill, grid=grid, name=path.name
+            _pictures(path), bands=bands, fill=fill, quality=quality, grid=grid, name=path.name
         )
     return _file(path, bands, fill, quality, denoise, grid)
 
@@ -167,6 +171,9 @@ def _product(
         )
     if metadata := landsat.metadata_of(folder):
         return landsat.read_landsat(metadata, bands=bands, fill=fill, quality=quality, grid=grid)
+    if not (_is_sentinel1(folder) or _terrasar(folder) or _is_store(folder)):
+        return None
+    _keeps_grid(folder, grid)
     # These need packages that take memory and time, so they are imported where they are used.
     if _is_sentinel1(folder):
         from warte.earth.read import sentinel1
@@ -176,11 +183,21 @@ def _product(
         from warte.earth.read import terrasar
 
         return terrasar.read_terrasar(metadata, bands=bands, fill=fill, denoise=denoise)
-    if _is_store(folder):
-        from warte.earth.read import store
+    from warte.earth.read import store
 
-        return store.read_store(folder, bands=bands)
-    return None
+    return store.read_store(folder, bands=bands)
+
+
+def _keeps_grid(path: Path, grid: Grid | None) -> None:
+    """See that no grid is asked for where a scene is not resampled.
+
+    Raises:
+        InputError: one is.
+    """
+    if grid is not None:
+        raise InputError(
+            f"{path} is read on its own grid only; bring it onto another with gdalwarp"
+        )
 
 
 def _file(
@@ -192,6 +209,7 @@ def _file(
     if kind == ".mat":
         from warte.earth.read import mat
 
+        _keeps_grid(path, grid)
         return mat.read_mat(path, bands=bands)
     if path.name.endswith("_MTL.txt") or path.name.endswith("_MTL.json"):
         return landsat.read_landsat(path, bands=bands, fill=fill, quality=quality, grid=grid)
@@ -203,7 +221,7 @@ def _file(
         from warte.earth.read import stac
 
         return stac.read_stac(str(path), bands=bands, fill=fill, quality=quality, grid=grid)
-    return _of_files([path], bands=bands, fill=fill, grid=grid)
+    return _of_files([path], bands=bands, fill=fill, quality=quality, grid=grid)
 
 
 def _remote(
@@ -239,6 +257,7 @@ def _of_files(
     *,
     bands: Sequence[str] | None,
     fill: FillChoice,
+    quality: bool,
     grid: Grid | None,
     name: str | None = None,
 ) -> Scene:
@@ -247,13 +266,24 @@ def _of_files(
         raise InputError("no file is given; give a picture, or a folder of bands")
     name = name or paths[0].stem
     sensor = next(filter(None, (sensor_of(text) for text in (paths[0].name, name))), "")
+    flags = [path for path in paths if len(paths) > 1 and _FLAGS.search(path.stem)]
+    paths = [path for path in paths if path not in flags]
     if len(paths) == 1:
         named, sensor = _named(str(paths[0]), sensor)
     else:
         named = [_single(path, sensor) for path in paths]
-    facts = Facts(name, time=time_of(paths[0].stem), sensor=sensor)
-    scene = stack(facts, named, chosen=bands, fill=fill, grid=grid)
+    judged = _judged(flags[0]) if flags and quality else None
+    notes = (f"clouds and their shadows are left out by {flags[0].name}",) if judged else ()
+    facts = Facts(name, time=time_of(paths[0].stem), sensor=sensor, notes=notes)
+    scene = stack(facts, named, chosen=bands, quality=judged, fill=fill, grid=grid)
     return _radar(scene)
+
+
+def _judged(path: Path) -> Quality:
+    """What a quality band beside the bands says; bits of Landsat, classes of Sentinel-2."""
+    if path.stem.upper().endswith("SCL") or "SCL_" in path.stem.upper():
+        return Quality(Band(str(path)), classes=sentinel2.BAD_CLASSES)
+    return Quality(Band(str(path)), bits=landsat.BAD_BITS)
 
 
 def _named(path: str, sensor: str) -> tuple[list[tuple[str, Band]], str]:

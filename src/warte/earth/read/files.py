@@ -81,7 +81,14 @@ def opened(path: str, grid: Grid | None = None, resampling: str = "") -> Any:
     """
     kept: OrderedDict[Any, Any] = _threads.__dict__.setdefault("kept", OrderedDict())
     facts = os.stat(path) if os.path.exists(path) else None
-    key = (path, grid, resampling, facts and (facts.st_mtime_ns, facts.st_size, facts.st_ino))
+    # A forked process must not share the place in a file with its parent.
+    key = (
+        os.getpid(),
+        path,
+        grid,
+        resampling,
+        facts and (facts.st_mtime_ns, facts.st_size, facts.st_ino),
+    )
     if key not in kept:
         kept[key] = _open(path) if grid is None else _warped(path, grid, resampling)
         while len(kept) > OPEN_FILES:
@@ -371,10 +378,13 @@ def _filled(whole: Stack, fill: FillChoice) -> tuple[Stack, list[str]]:
         ), [f"{value:g} is taken for no-data, as asked"]  # fmt: skip
     if any(_tagged(band) for band in whole.bands):
         return whole, []
+    if any(band.path.startswith("/vsi") for band in whole.bands):
+        return whole, ["fill is not looked for at an address, it would be fetched whole"]
     places = [number for number, band in enumerate(whole.bands) if not band.resampling]
     found = find_fill(
-        lambda window, number: whole.raw(window, places[number]), whole.grid, len(places)
-    )
+        lambda window, number: whole.raw(window, places[number]), whole.grid, len(places),
+        block_rows=max(_block_rows(whole.bands[place]) for place in places),
+    )  # fmt: skip
     if found is None:
         return whole, []
     share = found.pixels / (whole.grid.rows * whole.grid.columns)
@@ -382,6 +392,11 @@ def _filled(whole: Stack, fill: FillChoice) -> tuple[Stack, list[str]]:
         f"{found.pixels:,} pixels ({share:.1%}) hold {found.value:g} in all bands and reach the "
         "border, and no tag names them: taken for no-data (--fill none keeps them)"
     ]
+
+
+def _block_rows(band: Band) -> int:
+    with reading(Path(band.path).name):
+        return int(opened(band.path).block_shapes[band.number - 1][0])
 
 
 def _tagged(band: Band) -> bool:

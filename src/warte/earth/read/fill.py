@@ -23,7 +23,7 @@ RING_SHARE = 0.5  # of the pixels around, that may hold the value in some bands
 POCKET_PX = 16  # pixels; constant patches that near to fill belong to it
 SIDE_ROWS = 64  # rows whose ends are looked at for a value on the border
 MAX_RUNS = 5_000_000  # more runs than that is noise, no fill
-STRIP_PX = 4_000_000  # pixels of a strip
+STRIP_PX = 250_000  # pixels that are looked at at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +69,9 @@ class _Pieces:
     partial: IntArray  # of these, towards pixels that hold the value in some bands
 
 
-def find_fill(read: ReadBand, grid: Grid, bands: int, *, strip_px: int = STRIP_PX) -> Fill | None:
+def find_fill(
+    read: ReadBand, grid: Grid, bands: int, *, block_rows: int = 1, strip_px: int = STRIP_PX
+) -> Fill | None:
     """Find fill that no tag names; the answer does not depend on the size of the strips.
 
     Fill holds one value in all bands, reaches the border, and ends sharply: where a picture is
@@ -81,12 +83,13 @@ def find_fill(read: ReadBand, grid: Grid, bands: int, *, strip_px: int = STRIP_P
         read: raw numbers of a window of a band.
         grid: size of the picture.
         bands: how many.
+        block_rows: rows that the files hold together; strips are whole blocks.
         strip_px: pixels that are read at once.
     """
     value = _border_value(read, grid, bands)
     if value is None:
         return None
-    pieces = _pieces(read, grid, bands, value, max(1, strip_px // grid.columns))
+    pieces = _pieces(read, grid, bands, value, (block_rows, max(1, strip_px // grid.columns)))
     if pieces is None or pieces.row.size == 0:
         return None
     kept = _kept(pieces, grid, pockets=bands > 1)
@@ -99,16 +102,12 @@ def find_fill(read: ReadBand, grid: Grid, bands: int, *, strip_px: int = STRIP_P
 
 def _border_value(read: ReadBand, grid: Grid, bands: int) -> float | None:
     """The value that most of the border holds in all bands, if it can be a fill value."""
-    rows = np.unique(np.linspace(0, grid.rows - 1, SIDE_ROWS).astype(int))
-    places = [Window(row, 0, 1, grid.columns) for row in {0, grid.rows - 1}]
-    ends = [Window(int(row), 0, 1, grid.columns) for row in rows[1:-1]]
-    border = np.stack([
-        np.concatenate(
-            [read(place, band)[0] for place in places]
-            + [read(place, band)[0][[0, -1]] for place in ends]
-        )
-        for band in range(bands)
-    ])  # fmt: skip
+    rows = np.unique(np.linspace(0, grid.rows - 1, SIDE_ROWS).astype(int)).tolist()
+    places = [Window(row, 0, 1, grid.columns) for row in (0, grid.rows - 1)]
+    places += [Window(row, column, 1, 1) for column in (0, grid.columns - 1) for row in rows]
+    border = np.stack(
+        [np.concatenate([read(place, band)[0] for place in places]) for band in range(bands)]
+    )
     same = border[0][(border == border[0]).all(axis=0)]
     found, count = np.unique(same[np.isfinite(same)], return_counts=True)
     allowed = [value in _fills(border.dtype, bands) for value in found.tolist()]
@@ -127,26 +126,48 @@ def _fills(dtype: np.dtype[Any], bands: int) -> set[float]:
     return {*COMMON, float(ends.min), *top}
 
 
-def _pieces(read: ReadBand, grid: Grid, bands: int, value: float, height: int) -> _Pieces | None:
-    """All runs of pixels that hold the value in all bands; None where that is noise."""
+def _pieces(
+    read: ReadBand, grid: Grid, bands: int, value: float, heights: tuple[int, int]
+) -> _Pieces | None:
+    """All runs of pixels that hold the value in all bands; None where that is noise.
+
+    heights: rows of a block of the files, and rows that are looked at at once.
+    """
+    block, chunk = heights
+    height = -(-max(block, chunk) // block) * block
     parts: list[_Pieces] = []
-    total = 0
+    total = done = 0
+    # Rows of the strip before: one that is looked at already and one that waits for its next.
+    held, part = (np.zeros((0, grid.columns), bool) for _ in range(2))
     for top in range(0, grid.rows, height):
-        rows = min(height, grid.rows - top)
-        seen = Window(top, 0, rows, grid.columns).grown(1, grid.rows, grid.columns)
-        held = np.ones((seen.rows, seen.columns), bool)
-        near = np.zeros_like(held)
-        for band in range(bands):
-            numbers = read(seen, band)
-            held &= numbers == value
-            near |= np.abs(numbers.astype(np.float64) - value) <= _closeness(numbers.dtype, bands)
-        part = _runs(held, near & ~held, top - seen.row, rows, top)
-        parts.append(part)
-        total += part.row.size
+        window = Window(top, 0, min(height, grid.rows - top), grid.columns)
+        new = _kinds(read, window, bands, value)
+        held, part = np.concatenate([held[-2:], new[0]]), np.concatenate([part[-2:], new[1]])
+        end = top + window.rows
+        first = end - len(held)  # the row of the picture that `held` begins with
+        stop = end if end == grid.rows else end - 1
+        for low in range(done, stop, chunk):
+            rows = slice(low - first, min(low + chunk, stop) - first)
+            parts.append(_runs(held, part, rows, first))
+            total += parts[-1].row.size
+        done = stop
         if total > MAX_RUNS:
             return None
     names = ("row", "start", "stop", "edges", "partial")
     return _Pieces(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
+def _kinds(read: ReadBand, window: Window, bands: int, value: float) -> tuple[BoolArray, BoolArray]:
+    """Pixels that hold the value in all bands, and others that hold it in some (one: nearly)."""
+    held = np.ones((window.rows, window.columns), bool)
+    near = np.zeros_like(held)
+    for band in range(bands):
+        numbers = read(window, band)
+        same = numbers == value
+        held &= same
+        reach = _closeness(numbers.dtype, bands)
+        near |= same if reach == 0 else np.abs(numbers.astype(np.float32) - value) <= reach
+    return held, near & ~held
 
 
 def _closeness(dtype: np.dtype[Any], bands: int) -> float:
@@ -156,29 +177,28 @@ def _closeness(dtype: np.dtype[Any], bands: int) -> float:
     return 2.0 if dtype.itemsize == 1 else 16.0
 
 
-def _runs(held: BoolArray, part: BoolArray, skip: int, rows: int, top: int) -> _Pieces:
-    """Runs of `rows` rows of a strip, after `skip` rows; `top` is the row they begin at."""
-    empty = np.zeros((1, held.shape[1]), bool)
-    above = 1 - skip  # a row of neither kind stands for what is outside of the picture
-    below = 1 - (held.shape[0] - skip - rows)
-    outside = np.concatenate([empty] * above + [~held] + [empty] * below)
-    partly = np.concatenate([empty] * above + [part] + [empty] * below)
-    inner = ~outside[1:-1]
-    steps = np.diff(inner.astype(np.int8), axis=1, prepend=0, append=0)
+def _runs(held: BoolArray, part: BoolArray, rows: slice, first: int) -> _Pieces:
+    """Runs of some rows of a strip that begins at row `first` of the picture."""
+    seen = slice(max(0, rows.start - 1), rows.stop + 1)
+    # A row of neither kind stands for what is outside of the picture.
+    lack = ((rows.start == 0, rows.stop == len(held)), (0, 0))
+    outside, partly = (np.pad(kind, lack) for kind in (~held[seen], part[seen]))
+    inner = np.pad(held[rows], ((0, 0), (1, 1))).astype(np.int8)
+    steps = np.diff(inner, axis=1)
     row, start = np.nonzero(steps == 1)
     stop = np.nonzero(steps == -1)[1]
     edges, partial = (_around(kind, row, start, stop) for kind in (outside, partly))
-    return _Pieces(row + top, start, stop, edges, partial)
+    return _Pieces(row + rows.start + first, start, stop, edges, partial)
 
 
 def _around(kind: BoolArray, row: IntArray, start: IntArray, stop: IntArray) -> IntArray:
     """How many pixels of a kind (with a row more above and below) touch each run by a side."""
-    sums = np.cumsum(np.pad(kind, ((0, 0), (1, 0))), axis=1, dtype=np.int64)
+    sums = np.cumsum(np.pad(kind, ((0, 0), (1, 0))), axis=1, dtype=np.int32)
     above = sums[row, stop] - sums[row, start]
     below = sums[row + 2, stop] - sums[row + 2, start]
     sides = np.pad(kind, ((0, 0), (1, 1)))
     ends = sides[row + 1, start].astype(np.int64) + sides[row + 1, stop + 1]
-    return np.asarray(above + below + ends)
+    return np.asarray(above + below + ends, np.int64)
 
 
 def _kept(pieces: _Pieces, grid: Grid, *, pockets: bool) -> BoolArray:

@@ -19,6 +19,7 @@ from warte.earth.read.files import DAMAGE, told
 from warte.earth.scene import BoolArray, Float32Array, Grid, Scene
 
 MAX_VALUES = 500_000_000  # numbers of a cube; it is held whole
+MAX_BANDS = 100_000
 NUMBERS = {"int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
            "single", "double"}  # fmt: skip
 
@@ -54,18 +55,18 @@ def read_mat(path: Path, *, bands: Sequence[str] | None) -> Scene:
             "it must hold one, or one called data"
         )
     rows, columns, count = found[name]
-    if min(found[name]) < 1 or rows * columns * count > MAX_VALUES:
+    if min(found[name]) < 1 or rows * columns * count > MAX_VALUES or count > MAX_BANDS:
         raise InputError(
-            f"{path}: {name} is {rows} x {columns} x {count}; at most {MAX_VALUES:,} numbers are "
-            "read from .mat; make it a GeoTIFF"
+            f"{path}: {name} is {rows} x {columns} x {count}; at most {MAX_VALUES:,} numbers and "
+            f"{MAX_BANDS:,} bands are read from .mat; make it a GeoTIFF"
         )
-    names = [f"band_{number}" for number in range(1, count + 1)]
-    chosen = names if bands is None else list(bands)
+    _load(str(path), name, os.stat(path).st_mtime_ns)  # damage shows while opening
+    names = {f"band_{number + 1}": number for number in range(count)}
+    chosen = list(names if bands is None else bands)
     missing = [band for band in chosen if band not in names]
     if missing:
         raise InputError(f"{path} has no band {missing[0]}; it has band_1 to band_{count}")
-    _load(str(path), name, os.stat(path).st_mtime_ns)  # damage shows while opening
-    reader = Cube(str(path), name, tuple(names.index(band) for band in chosen))
+    reader = Cube(str(path), name, tuple(names[band] for band in chosen))
     grid = Grid(rows, columns, Affine.identity(), None)
     return Scene(path.stem, grid, tuple(chosen), reader, paths=(str(path),))
 

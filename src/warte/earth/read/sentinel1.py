@@ -237,7 +237,11 @@ def _nodes(first: int, count: int) -> FloatArray:
 
 def _nearest(data: Any, line: FloatArray, sample: FloatArray) -> FloatArray:
     """The number of the nearest pixel of the image, 0 (no-data) outside of it."""
-    row, column = np.rint(line).astype(np.int64), np.rint(sample).astype(np.int64)
+    # What cannot be laid anywhere (NaN, infinite) lies outside.
+    row, column = (
+        np.rint(np.nan_to_num(np.clip(part, -2, 1e9), nan=-2)).astype(np.int64)
+        for part in (line, sample)
+    )
     inside = (row >= 0) & (row < data.height) & (column >= 0) & (column < data.width)
     found = np.zeros(line.shape)
     if not inside.any():
