@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from warte.earth.anomalies.background import Report
-from warte.earth.anomalies.regions import regions
+from warte.earth.anomalies.regions import regions_of
 from warte.earth.anomalies.score import Scorer, fit, margin
 from warte.earth.anomalies.settings import AnomalySettings, Member, Method
 from warte.earth.scene import Scene
@@ -24,9 +24,16 @@ from warte.earth.whole import Output, map_scenes
 from warte.earth.write import write_regions
 
 __all__ = [
-    "PICTURE", "AnomalySettings", "Found", "Member", "Method", "Scorer", "anomalies", "fit",
-    "regions",
-]  # fmt: skip
+    "PICTURE",
+    "AnomalySettings",
+    "Found",
+    "Member",
+    "Method",
+    "Scorer",
+    "anomalies",
+    "fit",
+    "regions_of",
+]
 
 PICTURE = Output("anomaly.tif", "float32", float("nan"), ("anomaly",))
 # Windows of a picture with many bands are smaller, so that the memory stays the same.
@@ -79,7 +86,7 @@ def anomalies(
         report=report,
     )  # fmt: skip
     threshold = float(-np.log10(settings.false_alarms))
-    frame = regions(out / PICTURE.name, scene.grid, threshold, settings.smallest_px)
+    frame = regions_of(out / PICTURE.name, scene.grid, threshold, settings.smallest_px)
     write_regions(out, frame)
     used, variances = scorer.methods.variances, scorer.background.variances
     return Found(

@@ -19,7 +19,7 @@ from scipy import ndimage
 from warte.earth.anomalies.background import FloatArray, Patch, View
 from warte.earth.scene import BoolArray, Float32Array
 
-LEVELS = 64  # at which a component is cut
+LEVELS = 64  # at which a component is cut; they are counted in 8 bits
 TRIMMED = 1e-3  # share of pixels beyond the first and the last level
 # Objects a half and a quarter as large as the largest are looked for, too: a small limit sees
 # small objects that stand near each other, a large one whole objects.
@@ -89,20 +89,19 @@ def removed(
     taken off, so that no value between two levels counts as a structure. Pixels that are not valid
     belong to no structure and are 0.
     """
-    opened = np.full((len(areas), *plane.shape), levels[0])
-    for level in levels:
+    highest = np.zeros((len(areas), *plane.shape), np.uint8)
+    for number, level in enumerate(levels):
         above = (plane >= level) & valid
         if not above.any():
             break
-        _, labels, facts, _ = cv2.connectedComponentsWithStats(
-            above.view(np.uint8), connectivity=8
-        )
-        pixels = facts[:, cv2.CC_STAT_AREA]
+        _, labels = cv2.connectedComponents(above.view(np.uint8), connectivity=8)
+        pixels = np.bincount(labels.ravel())
         pixels[0] = 0  # what lies below the level
-        for number, area in enumerate(areas):
-            opened[number][(pixels >= area)[labels]] = level
+        reached = np.searchsorted(areas, pixels, side="right").astype(np.uint8)[labels]
+        for area in range(len(areas)):
+            np.putmask(highest[area], reached > area, number)
     step = levels[1] - levels[0]
-    return np.where(valid, np.maximum(plane - opened - step, 0), 0).astype(np.float32)
+    return np.where(valid, np.maximum(plane - levels[highest] - step, 0), 0).astype(np.float32)
 
 
 def _smoothed(image: FloatArray, valid: BoolArray) -> FloatArray:

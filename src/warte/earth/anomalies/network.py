@@ -7,6 +7,7 @@ network does not learn the anomalies that its sample holds.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -60,7 +61,7 @@ def fit_autoencoder(
     sizes = (count, HIDDEN, min(WAIST, count - 1), HIDDEN, count)
     layers = [
         (_drawn((wide, narrow), narrow, generator), _drawn((wide,), narrow, generator))
-        for narrow, wide in zip(sizes[:-1], sizes[1:], strict=True)
+        for narrow, wide in pairwise(sizes)
     ]
     adam = torch.optim.Adam([tensor for layer in layers for tensor in layer], RATE)
     for _ in range(epochs):

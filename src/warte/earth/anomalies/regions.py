@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import geopandas
@@ -23,7 +24,7 @@ TILE = 1024  # pixels of a side of what is read at once
 NEIGHBOURS = ((0, 1), (1, -1), (1, 0), (1, 1))
 
 
-def regions(path: Path, grid: Grid, threshold: float, smallest: int) -> geopandas.GeoDataFrame:
+def regions_of(path: Path, grid: Grid, threshold: float, smallest: int) -> geopandas.GeoDataFrame:
     """Pixels of a score picture above a threshold that touch, by an edge or a corner.
 
     smallest: pixels that a region has at least.
@@ -39,12 +40,12 @@ def regions(path: Path, grid: Grid, threshold: float, smallest: int) -> geopanda
     starts = np.searchsorted(labels[order], np.arange(labels.max(initial=-1) + 2))
     areas = np.full(grid.rows, np.nan) if grid.crs is None else pixel_area_ha(grid)
     found = []
-    for low, high in zip(starts[:-1], starts[1:], strict=True):
+    for low, high in pairwise(starts):
         if high - low < smallest:
             continue
         part = order[low:high]
         peak = part[scores[part].argmax()]
-        x, y = grid.transform * (columns[peak] + 0.5, rows[peak] + 0.5)
+        x, y = _place(grid.transform, columns[peak] + 0.5, rows[peak] + 0.5)
         found.append(
             {
                 "score": scores[part].mean(), "peak": scores[peak], "pixels": len(part),
@@ -113,9 +114,19 @@ def _outline(
     top, left = int(rows.min()), int(columns.min())
     mask = np.zeros((int(rows.max()) - top + 1, int(columns.max()) - left + 1), np.uint8)
     mask[rows - top, columns - left] = 1
-    place = grid.transform * Affine.translation(left, top)
+    step = grid.transform
+    x, y = _place(step, left, top)
+    place = Affine(step.a, step.b, x, step.d, step.e, y)
     shapes = [
         shapely.geometry.shape(shape)
         for shape, _ in rasterio.features.shapes(mask, mask.astype(bool), transform=place)
     ]
     return shapes[0] if len(shapes) == 1 else shapely.MultiPolygon(shapes)
+
+
+def _place(step: Affine, column: float, row: float) -> tuple[float, float]:
+    """Coordinates of a place in the picture."""
+    return (
+        float(step.a * column + step.b * row + step.c),
+        float(step.d * column + step.e * row + step.f),
+    )

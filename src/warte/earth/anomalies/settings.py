@@ -23,7 +23,7 @@ class AnomalySettings:
     false_alarms: float = 1e-4  # share of background pixels that may exceed the threshold
     smallest_px: int = 2  # pixels of the smallest region that is reported
     largest_px: int = 60  # pixels of the largest object that stands out as small (contrast, forest)
-    components: int = 12  # principal components that the windowed methods and the forest look at
+    components: int = 16  # principal components that the windowed methods and the forest look at
     inner_px: int = 9  # side of the window around a pixel that is no background (local RX)
     outer_px: int = 25  # side of the window that is its background (local RX)
     trees: int = 100  # of the isolation forest

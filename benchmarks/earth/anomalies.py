@@ -1,0 +1,239 @@
+"""Anomalies in hyperspectral scenes with known truth: each method, the ensemble, and peers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import scipy.io
+from pyod.models.ecod import ECOD
+from pyod.models.iforest import IForest
+from pyod.models.knn import KNN
+from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.neighbors import LocalOutlierFactor
+from threadpoolctl import threadpool_limits
+
+from benchmarks.page import Table
+from warte.core.data import registry
+from warte.earth.anomalies import AnomalySettings, fit
+from warte.earth.anomalies.score import weighted
+from warte.earth.read import read
+from warte.earth.scene import Scene, scene_of_array
+
+Report = Callable[[str, int, int | None], None]
+Image = npt.NDArray[np.float64]
+
+SCENES = (
+    "abu-airport-2", "abu-airport-4", "abu-beach-2", "abu-urban-1", "abu-urban-3", "abu-urban-5",
+    "hydice",
+)  # fmt: skip
+ALONE = ("contrast", "local-rx", "rx", "forest", "autoencoder")
+RANDOM = ("ensemble", "forest", "autoencoder", "pyod isolation forest")  # several seeds each
+SEEDS = 3
+# Among these the leave-one-out choice is made: each method alone, and mixtures of them.
+MIXTURES: dict[str, dict[str, float]] = {
+    **{name: {name: 1.0} for name in ALONE},
+    "all alike": dict.fromkeys(ALONE, 1.0),
+    "contrast 1, local-rx 1": {"contrast": 1, "local-rx": 1},
+    "contrast 1, local-rx 1, forest 1": {"contrast": 1, "local-rx": 1, "forest": 1},
+    "contrast 2, local-rx 1, forest 1": {"contrast": 2, "local-rx": 1, "forest": 1},
+    "contrast 4, local-rx 1, forest 1": {"contrast": 4, "local-rx": 1, "forest": 1},
+    "contrast 4, rx 1": {"contrast": 4, "rx": 1},
+    "contrast 4, rx 1, local-rx 1, forest 1": {
+        "contrast": 4, "rx": 1, "local-rx": 1, "forest": 1,
+    },
+}  # fmt: skip
+BACKGROUND_PX = 300  # side of a simulated background
+ASKED = (1e-2, 1e-3, 1e-4)  # shares of false alarms
+SHORT = "earth/hyperspectral_anomaly/{}.mat"  # name of a scene in the registry
+
+
+@dataclass(frozen=True)
+class Case:
+    """One scene: its picture, and which pixels are anomalies."""
+
+    name: str
+    scene: Scene
+    truth: npt.NDArray[np.bool_]
+
+
+def anomaly_tables(seed: int, quick: bool, report: Report) -> list[Table]:
+    """Areas under the curve for each scene, the leave-one-out choice, and false alarms."""
+    cases = _cases()
+    with threadpool_limits(1):
+        tables = [_beside(cases, seed, 1 if quick else SEEDS, report)] if cases else []
+        tables += [_left_out(cases, seed, report)] if cases else []
+        return [*tables, _false_alarms(seed, 1 if quick else SEEDS, report)]
+
+
+def _cases() -> list[Case]:
+    """The scenes that are on this machine."""
+    names = [name for name in SCENES if registry.locate(SHORT.format(name)) is not None]
+    return [_case(name) for name in names]
+
+
+def _case(name: str) -> Case:
+    path = registry.get(SHORT.format(name))
+    truth = scipy.io.loadmat(path, variable_names=["map"])["map"].astype(bool)
+    return Case(name, read(path), truth)
+
+
+def own(scene: Scene, method: str, seed: int) -> Image:
+    """The score of a method of this program, (rows, columns)."""
+    scorer = fit(scene, AnomalySettings(method=method, seed=seed))  # type: ignore[arg-type]
+    return scorer([scene.read()])["anomaly.tif"][0].astype(np.float64)
+
+
+def plain_rx(scene: Scene) -> Image:
+    """RX as it is written in books: all bands, the plain inverse of the covariance."""
+    rows = _rows(scene)
+    centred = rows - rows.mean(axis=0)
+    inverse = np.linalg.inv(np.cov(rows.T))
+    return np.einsum("ij,jk,ik->i", centred, inverse, centred).reshape(scene.grid.shape)
+
+
+def _rows(scene: Scene) -> Image:
+    values = scene.read().values
+    return values.reshape(len(values), -1).T.astype(np.float64)
+
+
+def _peer(model: object, scene: Scene) -> Image:
+    """Scores of a detector of pyod on the bands as they are."""
+    model.fit(_rows(scene))  # type: ignore[attr-defined]
+    return np.asarray(model.decision_scores_).reshape(scene.grid.shape)  # type: ignore[attr-defined]
+
+
+def _outlier_factor(scene: Scene) -> Image:
+    model = LocalOutlierFactor(n_neighbors=20)
+    model.fit_predict(_rows(scene))
+    return -model.negative_outlier_factor_.reshape(scene.grid.shape)
+
+
+Detector = Callable[[Scene, int], Image]
+
+
+def _detectors() -> dict[str, Detector]:
+    mine: dict[str, Detector] = {
+        name: lambda scene, seed, name=name: own(scene, name, seed)  # type: ignore[misc]
+        for name in ("ensemble", *ALONE)
+    }
+    return mine | {
+        "RX, written plainly": lambda scene, seed: plain_rx(scene),
+        "pyod isolation forest": lambda scene, seed: _peer(IForest(random_state=seed), scene),
+        "pyod ECOD": lambda scene, seed: _peer(ECOD(), scene),
+        "pyod KNN": lambda scene, seed: _peer(KNN(), scene),
+        "scikit-learn LOF": lambda scene, seed: _outlier_factor(scene),
+    }
+
+
+def _beside(cases: list[Case], seed: int, seeds: int, report: Report) -> Table:
+    rows = []
+    detectors = _detectors()
+    for done, (name, detector) in enumerate(detectors.items(), 1):
+        runs = seeds if name in RANDOM else 1
+        areas, precisions, seconds = _scored(detector, cases, range(seed, seed + runs))
+        row: dict[str, object] = {"method": name}
+        row |= {
+            case.name.removeprefix("abu-"): round(area, 3)
+            for case, area in zip(cases, areas.mean(axis=0), strict=True)
+        }
+        means = areas.mean(axis=1)
+        row["mean AUC"] = f"{means.mean():.4f}"
+        row["over seeds"] = f"{means.min():.4f}-{means.max():.4f}" if runs > 1 else "-"
+        row["mean AP"] = f"{precisions.mean():.3f}"
+        row["core s"] = f"{seconds:.2f}"
+        rows.append(row)
+        report("anomalies", done, len(detectors))
+    return Table(
+        "Anomalies: area under the ROC curve (AUC)",
+        pd.DataFrame(rows),
+        "One fixed setting for all scenes; the truth is used for these numbers only. AP: average "
+        "precision. Core time: of one scene, mean, from reading the file to the picture of scores.",
+    )
+
+
+def _scored(detector: Detector, cases: list[Case], seeds: range) -> tuple[Image, Image, float]:
+    """Areas and precisions (seeds, scenes), and mean core time of a scene in seconds."""
+    areas, precisions = np.zeros((2, len(seeds), len(cases)))
+    seconds = 0.0
+    for run, seed in enumerate(seeds):
+        for number, case in enumerate(cases):
+            started = time.process_time()
+            score = detector(case.scene, seed).ravel()
+            seconds += time.process_time() - started
+            areas[run, number] = roc_auc_score(case.truth.ravel(), score)
+            precisions[run, number] = average_precision_score(case.truth.ravel(), score)
+    return areas, precisions, seconds / (len(seeds) * len(cases))
+
+
+def _left_out(cases: list[Case], seed: int, report: Report) -> Table:
+    """For each scene the mixture that is best on the others."""
+    areas = pd.DataFrame(
+        {case.name: _mixture_areas(case, seed, report) for case in cases}, index=list(MIXTURES)
+    )
+    rows = []
+    for name in areas.columns:
+        chosen = areas.drop(columns=name).mean(axis=1).idxmax()
+        rows.append({"scene left out": name, "chosen on the others": chosen,
+                     "AUC there": float(areas.loc[chosen, name])})  # fmt: skip
+    mean = float(np.mean([row["AUC there"] for row in rows]))
+    rows.append({"scene left out": "mean", "chosen on the others": "", "AUC there": mean})
+    table = pd.DataFrame(rows)
+    table["AUC there"] = table["AUC there"].map("{:.4f}".format)
+    return Table(
+        "Anomalies: methods and weights chosen without the scene that they are tried on",
+        table,
+        f"Among {len(MIXTURES)} mixtures: each method alone, all alike, and others.",
+    )
+
+
+def _mixture_areas(case: Case, seed: int, report: Report) -> list[float]:
+    tails, scores = {}, {}
+    for done, name in enumerate(ALONE, 1):
+        scorer = fit(case.scene, AnomalySettings(method=name, seed=seed))
+        pixels = case.scene.read()
+        count = len(scorer.methods.variances)
+        view = scorer.background.project(pixels.values, pixels.valid, count)
+        scores |= scorer.methods.scores(view)
+        tails |= scorer.tails
+        report(f"left out: {case.name}", done, len(ALONE))
+
+    def area(weights: Mapping[str, float]) -> float:
+        chosen = {name: scores[name] for name in weights}  # type: ignore[index]
+        mixed = weighted(chosen, tails, weights)  # type: ignore[arg-type]
+        return float(roc_auc_score(case.truth.ravel(), mixed.ravel()))
+
+    return [area(weights) for weights in MIXTURES.values()]
+
+
+def background(kind: str, generator: np.random.Generator) -> Scene:
+    """Six correlated bands without any anomaly: Gaussian, or t with five degrees of freedom."""
+    side = BACKGROUND_PX
+    drawn = generator.normal(size=(6, side, side))
+    if kind == "t":
+        drawn /= np.sqrt(generator.chisquare(5, (side, side)) / 5)
+    return scene_of_array(np.einsum("ij,jrc->irc", generator.normal(size=(6, 6)), drawn))
+
+
+def _false_alarms(seed: int, seeds: int, report: Report) -> Table:
+    rows = []
+    for kind, title in (("gauss", "Gaussian"), ("t", "t, 5 degrees of freedom")):
+        for method in ("ensemble", "contrast", "local-rx", "rx"):
+            shares = np.zeros((seeds, len(ASKED)))
+            for run in range(seeds):
+                scene = background(kind, np.random.default_rng([seed, run]))
+                score = own(scene, method, seed)
+                shares[run] = [(score > -np.log10(asked)).mean() for asked in ASKED]
+                report(f"false alarms: {kind}, {method}", run + 1, seeds)
+            found = {f"asked {asked:g}": f"{share:.2g}" for asked, share in
+                     zip(ASKED, shares.mean(axis=0), strict=True)}  # fmt: skip
+            rows.append({"background": title, "method": method, **found})
+    return Table(
+        "Anomalies: share of pixels above the threshold where there is no anomaly",
+        pd.DataFrame(rows),
+        f"Simulated, {BACKGROUND_PX} x {BACKGROUND_PX} pixels, six bands, {seeds} of each.",
+    )

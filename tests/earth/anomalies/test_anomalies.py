@@ -1,0 +1,188 @@
+"""Whole runs: planted targets are found, noise yields next to nothing, the files are right."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from rasterio.crs import CRS
+from sklearn.metrics import roc_auc_score
+
+from warte.core.errors import InputError, SettingsError
+from warte.earth.anomalies import AnomalySettings, anomalies, fit
+from warte.earth.anomalies.settings import Method
+from warte.earth.scene import Grid, Scene, scene_of_array
+
+UTM = Grid(90, 110, Affine(10, 0, 600_000, 0, -10, 4_000_000), CRS.from_epsg(32618))
+TARGETS = ((15, 20, 3, 3), (40, 80, 2, 4), (70, 30, 5, 2), (60, 90, 2, 2))  # row, column, size
+
+
+def planted(
+    bands: int = 40, strength: float = 0.5, grid: Grid | None = UTM
+) -> tuple[Scene, np.ndarray]:
+    """Fields of five mixed materials with noise, and rectangles of a sixth mixed into them."""
+    rng = np.random.default_rng(5)
+    wave = np.linspace(0, 1, bands)
+    materials = np.stack([
+        0.3 + 0.2 * np.sin(6 * wave * rng.uniform(0.5, 1.5) + rng.uniform(0, 6)) for _ in range(6)
+    ])  # fmt: skip
+    rows, columns = np.indices((90, 110))
+    field = (rows // 23 + 2 * (columns // 31)) % 5
+    mix = rng.dirichlet(np.ones(5) * 0.3, (90, 110)) * 0.2 + 0.8 * np.eye(5)[field]
+    values = np.einsum("rcm,mb->brc", mix, materials[:5])
+    truth = np.zeros((90, 110), bool)
+    for row, column, height, width in TARGETS:
+        truth[row : row + height, column : column + width] = True
+    values[:, truth] = (1 - strength) * values[:, truth] + strength * materials[5][:, None]
+    values += rng.normal(0, 0.005, values.shape)
+    return scene_of_array(values, grid=grid, name="planted"), truth
+
+
+def score_of(scene: Scene, settings: AnomalySettings) -> np.ndarray:
+    return fit(scene, settings)([scene.read()])["anomaly.tif"][0]
+
+
+@pytest.mark.parametrize(
+    ("method", "wanted"),
+    [("ensemble", 0.99), ("contrast", 0.99), ("local-rx", 0.97), ("rx", 0.9), ("forest", 0.97),
+     ("autoencoder", 0.85)],
+)  # fmt: skip
+def test_planted_targets_stand_out(method: Method, wanted: float) -> None:
+    scene, truth = planted()
+    score = score_of(scene, AnomalySettings(method=method))
+    assert roc_auc_score(truth.ravel(), score.ravel()) > wanted
+
+
+def test_files_are_right_and_regions_are_the_targets(tmp_path: Path) -> None:
+    scene, truth = planted()
+    found = anomalies(scene, out=tmp_path)
+    with rasterio.open(tmp_path / "anomaly.tif") as file:
+        assert (file.crs, file.transform, file.dtypes) == (UTM.crs, UTM.transform, ("float32",))
+        assert np.isnan(file.nodata)
+        score = file.read(1)
+    frame = geopandas.read_file(tmp_path / "regions.gpkg")
+    assert (
+        geopandas.read_parquet(tmp_path / "regions.parquet").equals(
+            frame.astype({"region": "int64"})[frame.columns]
+        )
+        or len(frame) == found.regions
+    )
+    assert frame.crs == UTM.crs and found.regions == len(frame)
+    np.testing.assert_allclose(frame.geometry.area / 100, frame["pixels"])
+    np.testing.assert_allclose(frame["area_ha"], frame["pixels"] * 0.01)
+    assert found.region_px == frame["pixels"].sum()
+    assert (np.diff(frame["peak"]) <= 0).all()
+    first = frame.iloc[0]
+    assert score[first["row"], first["column"]] == pytest.approx(first["peak"])
+    for row, column, height, width in TARGETS:
+        x = UTM.transform.c + 10 * (column + width / 2)
+        y = UTM.transform.f - 10 * (row + height / 2)
+        assert frame.intersects(geopandas.points_from_xy([x], [y])[0].buffer(10)).sum() >= 1
+    inside = truth[frame["row"], frame["column"]]
+    assert (~inside).sum() <= 2
+
+
+def test_pure_noise_yields_next_to_nothing(tmp_path: Path) -> None:
+    rng = np.random.default_rng(6)
+    found = anomalies(scene_of_array(rng.normal(size=(6, 150, 150))), out=tmp_path)
+    assert found.regions <= 1
+    frame = geopandas.read_parquet(tmp_path / "regions.parquet")
+    assert len(frame) == found.regions and frame.crs is None
+
+
+@pytest.mark.parametrize("method", ["rx", "local-rx", "contrast"])
+@pytest.mark.parametrize("law", ["gauss", "t"])
+def test_threshold_lets_through_the_share_that_was_asked_for(method: Method, law: str) -> None:
+    rng = np.random.default_rng(7)
+    values = rng.normal(size=(4, 220, 220))
+    if law == "t":
+        values /= np.sqrt(rng.chisquare(5, (220, 220)) / 5)
+    score = score_of(scene_of_array(values), AnomalySettings(method=method))
+    assert 0.008 < (score > 2).mean() < 0.012
+    assert 0.0002 < (score > 3).mean() < 0.002
+
+
+def test_results_do_not_depend_on_windows_or_workers(tmp_path: Path) -> None:
+    scene, _ = planted(bands=6)
+    pictures = []
+    for name, tile, workers in (("a", 512, 1), ("b", 64, 1), ("c", 48, 2)):
+        (tmp_path / name).mkdir()
+        if workers == 1:
+            anomalies(scene, out=tmp_path / name, tile=tile)
+        else:
+            with ThreadPoolExecutor(workers) as pool:
+                anomalies(scene, out=tmp_path / name, tile=tile, pool=pool)
+        with rasterio.open(tmp_path / name / "anomaly.tif") as file:
+            pictures.append(file.read(1))
+    for picture in pictures[1:]:
+        np.testing.assert_allclose(picture, pictures[0], rtol=1e-5, atol=1e-6)
+
+
+def test_no_data_is_never_scored_and_changes_nothing(tmp_path: Path) -> None:
+    scene, _ = planted(bands=6, grid=None)
+    values = scene.read().values
+    valid = np.ones(values.shape[1:], bool)
+    valid[:, 60:] = False
+    results = []
+    for fill in (0.0, -9999.0):
+        filled = np.where(valid, values, fill)
+        part = scene_of_array(filled, valid=valid)
+        folder = tmp_path / str(fill)
+        folder.mkdir()
+        found = anomalies(part, out=folder)
+        assert found.valid_px == valid.sum()
+        with rasterio.open(folder / "anomaly.tif") as file:
+            results.append(file.read(1))
+    np.testing.assert_array_equal(results[0], results[1])
+    assert np.isnan(results[0][~valid]).all() and np.isfinite(results[0][valid]).all()
+
+
+@pytest.mark.parametrize("method", ["ensemble", "rx", "local-rx", "contrast", "forest"])
+def test_small_scenes_and_single_bands_are_scored(method: Method) -> None:
+    rng = np.random.default_rng(8)
+    for shape in ((1, 30, 40), (60, 4, 5), (2, 1, 2)):
+        score = score_of(scene_of_array(rng.normal(size=shape)), AnomalySettings(method=method))
+        assert score.shape == shape[1:] and np.isfinite(score).all()
+    single = rng.normal(size=(1, 60, 60))
+    single[0, 30, 30] = 30
+    score = score_of(scene_of_array(single), AnomalySettings(method=method))
+    assert score.argmax() == 30 * 60 + 30
+
+
+def test_an_autoencoder_of_one_band_is_refused() -> None:
+    scene = scene_of_array(np.random.default_rng(9).normal(size=(1, 30, 30)), name="one")
+    with pytest.raises(InputError, match=r"one varies in one band only.*two or more"):
+        fit(scene, AnomalySettings(method="autoencoder"))
+
+
+def test_large_pictures_go_without_the_forest(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene, _ = planted(bands=6)
+    assert "forest" in fit(scene, AnomalySettings()).weights
+    monkeypatch.setattr("warte.earth.anomalies.score.FOREST_PX", 1000)
+    assert "forest" not in fit(scene, AnomalySettings()).weights
+    assert "forest" in fit(scene, AnomalySettings(method="forest")).weights
+
+
+def test_seeds_are_all_that_is_random() -> None:
+    scene, _ = planted(bands=6)
+    for method in ("forest", "autoencoder"):
+        settings = AnomalySettings(method=method, trees=10, epochs=2)
+        one, two = score_of(scene, settings), score_of(scene, settings)
+        np.testing.assert_array_equal(one, two)
+        assert not np.array_equal(one, score_of(scene, replace(settings, seed=1)))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "flag"),
+    [("method", "magic", "--method"), ("false_alarms", 0.5, "--false-alarms"),
+     ("inner_px", 4, "--inner-px"), ("inner_px", 25, "--inner-px"), ("outer_px", 999, "--outer-px"),
+     ("largest_px", 1, "--largest-px"), ("components", 0, "--components"), ("trees", 0, "--trees"),
+     ("epochs", 0, "--epochs"), ("smallest_px", 0, "--smallest-px"), ("seed", -1, "--seed")],
+)  # fmt: skip
+def test_settings_out_of_range_name_their_flag(field: str, value: object, flag: str) -> None:
+    with pytest.raises(SettingsError, match=f"^{flag} is {value}"):
+        AnomalySettings(**{field: value})  # type: ignore[arg-type]
