@@ -7,6 +7,8 @@ run that was killed goes on where it was, and its files are those of a run that 
 
 from __future__ import annotations
 
+import pickle
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager
@@ -33,7 +35,7 @@ Work = Callable[[Sequence[Pixels]], Arrays]
 
 TILE = 512  # pixels of a window's side
 BLOCK = 512  # pixels of the side of a block in the raw pictures
-CACHE_MB = 64  # of blocks that GDAL may keep; its own choice grows with the memory
+CACHE = 32_000_000  # bytes of blocks that GDAL may keep; its own choice grows with the memory
 VALID = ""  # name of the array that says which pixels of a core are valid
 
 
@@ -92,7 +94,7 @@ def map_scenes(
         report: called with ("windows", done, total).
 
     The same call after a kill uses the windows that were finished, if scenes, work and settings
-    are the same.
+    are the same and can be pickled.
 
     Raises:
         InputError: the scenes do not lie on one grid, or no pixel of them is valid.
@@ -102,10 +104,10 @@ def map_scenes(
     grid = same_grid(scenes)
     tiling = Tiling(grid.rows, grid.columns, tile, margin, blend - blend % 2, align)
     piece = _Piece(tuple(scenes), work, None if bands is None else tuple(bands), tiling)
-    key = fingerprint(piece, file_facts(path for scene in scenes for path in scene.paths))
+    key = _key(piece)
     try:
         with (
-            rasterio.Env(GDAL_CACHEMAX=CACHE_MB),
+            rasterio.Env(GDAL_CACHEMAX=CACHE),
             pieces(out, key) as kept,
             _pictures(outputs, grid, kept.folder, out) as pictures,
         ):
@@ -140,7 +142,7 @@ class _Piece:
     def __call__(self, index: int) -> dict[str, npt.NDArray[Any]]:
         """Arrays by name, and which pixels of the core are valid; {} where none of them counts."""
         tile = self.tiling[index]
-        with rasterio.Env(GDAL_CACHEMAX=CACHE_MB):
+        with rasterio.Env(GDAL_CACHEMAX=CACHE):
             pixels = [scene.read(tile.seen, self.bands) for scene in self.scenes]
         valid = np.logical_and.reduce([part.valid for part in pixels])
         if not valid[tile.kept.within(tile.seen)].any():
@@ -150,6 +152,15 @@ class _Piece:
             window = _region(self.tiling, tile, values.dtype)
             arrays[name] = values[(slice(None), *window.within(tile.seen))]
         return arrays
+
+
+def _key(piece: _Piece) -> str:
+    """What tells this call from others; a fresh one where the work cannot be pickled."""
+    paths = [path for scene in piece.scenes for path in scene.paths]
+    try:
+        return fingerprint(piece, file_facts(paths))
+    except (pickle.PicklingError, AttributeError, TypeError):  # a local function, for example
+        return secrets.token_hex()
 
 
 def _region(tiling: Tiling, tile: Tile, dtype: npt.DTypeLike) -> Window:
