@@ -51,6 +51,8 @@ class Sampler:
 
     def add(self, numbers: UInt64Array, vectors: Float32Array) -> None:
         """Add vectors (n, ...) with their numbers (n,)."""
+        if not len(numbers):
+            return
         self._numbers.append(numbers)
         self._vectors.append(vectors)
         if sum(map(len, self._numbers)) > 2 * self._size:
