@@ -72,9 +72,9 @@ class TreeSettings:
 class NetworkSettings:
     """A network, for each pixel or for each patch."""
 
-    steps: int = 600  # updates of the weights (steps)
+    steps: int = 400  # updates of the weights (steps)
     batch: int = 8  # crops or patches of a step (pictures)
-    crop: int = 96  # side of the crops that a U-Net learns from (pixels)
+    crop: int = 64  # side of the crops that a U-Net learns from (pixels)
     patch: int = 16  # side of the patches of a patch network (pixels)
     learning_rate: float = 2e-3  # at its highest (dimensionless)
     weight_decay: float = 1e-2  # of AdamW (dimensionless)
