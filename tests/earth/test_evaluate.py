@@ -285,7 +285,7 @@ def test_changes_of_a_run_with_their_days(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("grid", "words"),
     [
-        (replace(GRID, transform=Affine(10, 0, 900_000, 0, -10, 5_300_000)), "no label"),
+        (replace(GRID, transform=Affine(10, 0, 900_000, 0, -10, 5_300_000)), "km apart"),
         (replace(GRID, crs=None), "do not lie on one grid"),
     ],
 )  # fmt: skip

@@ -233,7 +233,7 @@ def _label_windows(scene: Scene) -> list[Window]:
     """The whole scene, or windows spread evenly over a large one."""
     rows, columns = scene.grid.shape
     side = int(np.sqrt(LABEL_WINDOWS))
-    if rows * columns <= LABEL_WINDOWS * TILE**2:
+    if rows * columns <= 4 * TILE**2:
         return [scene.grid.whole]
     return [
         Window(

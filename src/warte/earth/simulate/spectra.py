@@ -41,9 +41,9 @@ TABLES: dict[str, tuple[float, ...]] = {
         0.017, 0.031, 0.042, 0.047, 0.036, 0.024, 0.018,
     ),
     "grass": (
-        0.028, 0.034, 0.040, 0.075, 0.092, 0.068, 0.058, 0.048, 0.060, 0.110, 0.225, 0.310, 0.380,
-        0.405, 0.415, 0.400, 0.420, 0.385, 0.370, 0.390, 0.225, 0.150, 0.240, 0.285, 0.270, 0.090,
-        0.070, 0.120, 0.160, 0.170, 0.135, 0.095, 0.075,
+        0.021, 0.025, 0.030, 0.054, 0.066, 0.048, 0.041, 0.034, 0.045, 0.092, 0.200, 0.275, 0.335,
+        0.355, 0.362, 0.345, 0.362, 0.325, 0.310, 0.325, 0.175, 0.112, 0.182, 0.216, 0.203, 0.062,
+        0.048, 0.084, 0.112, 0.119, 0.093, 0.064, 0.050,
     ),
     "straw": (
         0.080, 0.110, 0.140, 0.170, 0.195, 0.230, 0.260, 0.280, 0.292, 0.305, 0.318, 0.328, 0.350,
@@ -170,8 +170,8 @@ def reflectance(material: str, wavelength_nm: npt.ArrayLike) -> FloatArray:
 def band_table(bands: tuple[tuple[float, float], ...]) -> FloatArray:
     """(materials, bands) reflectance as bands see it.
 
-    bands: (centre, full width at half maximum) in nm. The response is flat within the half maximum
-    and falls off as a Gaussian does: 1 / (1 + |d|^8) of the distance d in half widths.
+    bands: (centre, full width at half maximum) in nm. The response is flat with steep sides:
+    1 / (1 + d^8) at a distance of d half widths from the centre.
     """
     table = np.empty((len(MATERIALS), len(bands)))
     for column, (centre, width) in enumerate(bands):
