@@ -78,9 +78,9 @@ def cloud_tables(seed: int, quick: bool, report: Report) -> list[Table]:
             pd.DataFrame(rows),
             f"IoU over all pixels of the other sensor's picture (512 x 512), mean and spread of "
             f"{len(seeds)} seeds from {seed}. The model is that of `train.clouds` as it stands; no "
-            "label of the tested picture is used. The baseline is scikit-learn's histogram boosting on the "
-            "six bands of each pixel, classes weighed alike. One picture of each sensor: a small "
-            "test, of the reference that its authors made.",
+            "label of the tested picture is used. The baseline is scikit-learn's histogram "
+            "boosting on the six bands of each pixel, classes weighed alike. One picture of each "
+            "sensor is a small test, and the reference is that of its authors.",
         )
     ]
 

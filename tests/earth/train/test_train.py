@@ -191,10 +191,13 @@ def test_scenes_and_labels_that_do_not_go_together(tmp_path: Path) -> None:
         ([nothing], [marks], "no valid pixel"),
         ([made], [Marks(("a",), marks.index * 0)], "one class only"),
         ([made], [Marks(CLASSES, marks.index[:10])], "do not fit"),
+        ([made], [Marks(tuple(map(str, range(300))), marks.index)], "300 classes"),
     ):
         with pytest.raises(InputError, match=words) as caught:
             train(scenes, labels, BOOSTING, out=tmp_path)
         assert "\n" not in str(caught.value)
+    with pytest.raises(SettingsError, match="--devices"):
+        train([made], [marks], BOOSTING, out=tmp_path, layout=Layout("ddp", devices=2))
     assert not list(tmp_path.iterdir())
 
 

@@ -104,16 +104,6 @@ def channels(values: Float32Array, window: Window, inputs: Inputs, facts: Facts)
     return np.stack(list(clouds.channels(values, window, facts.shadow).values()))
 
 
-def names(inputs: Inputs) -> tuple[str, ...]:
-    """What each channel is called."""
-    if inputs.kind == "clouds":
-        nothing = np.full((len(inputs.bands), 1, 1), np.nan, np.float32)
-        return tuple(clouds.channels(nothing, Window(0, 0, 1, 1), None))
-    what = [f"{{}} {word} {radius}" for radius in inputs.radii for word in ("mean", "spread")]
-    boxes = [text.format(band) for text in what for band in inputs.bands]
-    return inputs.bands if inputs.kind == "bands" else (*inputs.bands, *boxes)
-
-
 def normalised(channels: Float32Array, inputs: Inputs) -> Float32Array:
     """Channels for a network: centred, scaled, 0 where not known, and a mask of what is known.
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from warte import __version__
-from warte.core.errors import InputError
+from warte.core.errors import InputError, SettingsError
 from warte.core.train.parallel import Layout
 from warte.earth.classify.card import Card, colours_of
 from warte.earth.classify.inputs import (
@@ -114,9 +114,15 @@ def train(
 
     Raises:
         InputError: the scenes do not go together, or no labels lie on them.
+        SettingsError: boosting cannot be spread over processes.
     """
     settings = settings or TrainSettings()
     layout = layout or Layout()
+    if settings.method == "boosting" and layout.devices != 1:
+        raise SettingsError(
+            f"--devices is {layout.devices}, and --method boosting runs in one process; "
+            "give --devices 1 or another method"
+        )
     material, notes = _prepare(scenes, labels, settings, report)
     learn = _learn_trees if settings.method == "boosting" else _learn_network
     found = learn(material, settings, layout, report)

@@ -14,6 +14,7 @@ from warte.earth.labels import Labels, placed, rasterise
 from warte.earth.scene import Float32Array, Grid, Scene
 
 IntArray = npt.NDArray[np.int32]
+MOST_CLASSES = 254  # that fit into a picture of 8 bits beside no-data
 NONE = -1  # class and group of a pixel without label
 
 
@@ -59,7 +60,7 @@ class LabelsOf:
     """The labels of each scene, on its grid.
 
     Raises:
-        InputError: labels of scenes have different classes, or do not fit the scene.
+        InputError: fewer than two classes or too many, or labels do not fit the scene.
     """
 
     def __init__(
@@ -75,6 +76,11 @@ class LabelsOf:
         if len(self.classes) < 2:
             raise InputError(
                 f"the labels hold one class only ({', '.join(self.classes)}); give two or more"
+            )
+        if len(self.classes) > MOST_CLASSES:
+            raise InputError(
+                f"the labels hold {len(self.classes)} classes; allowed are {MOST_CLASSES}; "
+                "is the field the class, or a number of the polygon?"
             )
         self.grids = [scene.grid for scene in scenes]
         self._each = [
