@@ -13,6 +13,7 @@ import os
 import pickle
 import re
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -109,9 +110,18 @@ def _words(size: tuple[int, ...] | None) -> str:
 
 
 @contextmanager
+def _alone_is_fine() -> Iterator[None]:
+    """The library warns of a single process, even if it is told that there is one."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield
+
+
+@contextmanager
 def _writing(folder: Path) -> Iterator[None]:
     try:
-        yield
+        with _alone_is_fine():
+            yield
     except (OSError, CheckpointException) as problem:
         if _any_disk_full(problem):
             raise OutputError(
@@ -126,7 +136,8 @@ def _writing(folder: Path) -> Iterator[None]:
 @contextmanager
 def _reading(place: Path) -> Iterator[None]:
     try:
-        yield
+        with _alone_is_fine():
+            yield
     except (OSError, EOFError, ValueError, pickle.UnpicklingError, CheckpointException) as problem:
         raise InputError(
             f"{place}: the checkpoint is damaged ({_reason(problem)}); remove it, and the one "

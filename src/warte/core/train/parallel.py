@@ -9,6 +9,7 @@ al. 2019, arXiv 1909.08053), and pipelines in the order of GPipe (Huang et al. 2
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -36,6 +37,8 @@ Strategy = Literal["single", "ddp", "fsdp", "tensor", "pipeline"]
 Schedule = Literal["gpipe", "1f1b", "interleaved"]
 STRATEGIES: tuple[Strategy, ...] = ("single", "ddp", "fsdp", "tensor", "pipeline")
 SCHEDULES: tuple[Schedule, ...] = ("gpipe", "1f1b", "interleaved")
+# They write tables about failures that are raised anyway, and about the speed of what is done once.
+CHATTERING = ("torch.distributed.pipelining.schedules", "torch.distributed.tensor._redistribute")
 CHUNKS = 2  # stages that each process has when they are interleaved
 
 Batch = tuple[Tensor, ...]
@@ -260,7 +263,7 @@ def _copied(part: nn.Module, mesh: DeviceMesh, device: torch.device) -> nn.Modul
     for parameter in part.parameters():
         if parameter.ndim > 2:
             # Convolutions give gradients in their own order in memory, of which DDP complains.
-            parameter.register_hook(_plainly)
+            parameter.register_hook(_plainly)  # type: ignore[no-untyped-call]
     return DistributedDataParallel(
         part,
         device_ids=[device.index] if device.type == "cuda" else None,
@@ -276,12 +279,12 @@ class _Even(torch.autograd.Function):
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return gradient.contiguous()
 
 
 def _even_inputs(part: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(_Even.apply(x) for x in inputs)
+    return tuple(_Even.apply(x) for x in inputs)  # type: ignore[no-untyped-call]
 
 
 def _even_outputs(part: nn.Module, inputs: tuple[Tensor, ...], outputs: Any) -> Any:
