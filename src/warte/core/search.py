@@ -200,9 +200,9 @@ def _study(storage: str, settings: SearchSettings) -> Any:
             direction=settings.direction,
             load_if_exists=True,
         )
-    except (OSError, ValueError, ImportError, optuna.exceptions.OptunaError) as problem:
+    except Exception as problem:  # noqa: BLE001 - each database has exceptions of its own
         raise SettingsError(
-            f"--storage {storage} cannot be opened: {problem}; give a file, or a URL such as "
+            f"--storage {storage} cannot be opened ({str(problem).splitlines()[0]}); give a file, or a URL such as "
             "sqlite:///study.db"
         ) from problem
     if study.direction.name.lower() != settings.direction:

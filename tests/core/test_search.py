@@ -1,0 +1,144 @@
+"""A search finds the known best place, goes on after a kill, and shares its study."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from warte.core.errors import InputError, MissingExtraError, SettingsError
+from warte.core.search import SearchSettings, search
+
+optuna = pytest.importorskip("optuna")
+
+
+def valley(trial: Any) -> float:
+    """Least at x = 2 with kind "a": 0; y does not matter much."""
+    x = trial.suggest_float("x", -5, 5)
+    kind = trial.suggest_categorical("kind", ["a", "b"])
+    y = trial.suggest_float("y", 0, 1)
+    value = (x - 2) ** 2 + 3 * (kind == "b") + 0.01 * y
+    for step in range(1, 10):
+        trial.report(value + 1 / step, step)
+        if trial.should_prune():
+            raise optuna.TrialPruned
+    return float(value)
+
+
+def valley_that_kills(trial: Any) -> float:
+    trial.suggest_float("x", -5, 5)
+    if trial.number == int(os.environ.get("KILL", -1)):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return valley(trial)
+
+
+def only_pruned(trial: Any) -> float:
+    raise optuna.TrialPruned
+
+
+def same_trials(one: pd.DataFrame, two: pd.DataFrame) -> None:
+    columns = ["state", "value", "steps", "x", "kind", "y"]
+    kept = [table[table["state"] != "failed"][columns] for table in (one, two)]
+    pd.testing.assert_frame_equal(*(table.reset_index(drop=True) for table in kept))
+
+
+def run(out: Path, objective: Any = valley, **settings: Any) -> Any:
+    out.mkdir(parents=True, exist_ok=True)
+    return search(objective, SearchSettings(**settings), out)
+
+
+def test_the_best_place_is_found_and_written(tmp_path: Path) -> None:
+    found = run(tmp_path / "out", trials=30, pruner="none")
+    assert found.parameters["kind"] == "a"
+    assert abs(found.parameters["x"] - 2) < 0.5
+    assert found.value == pytest.approx(
+        (found.parameters["x"] - 2) ** 2 + 0.01 * found.parameters["y"]
+    )
+    assert found.note == ""
+    order = list(found.importances["parameter"])
+    assert order[0] == "x"
+    assert found.importances["importance"].sum() == pytest.approx(1)
+    written = pd.read_csv(tmp_path / "out" / "trials.csv")
+    assert list(written["number"]) == list(range(30))
+    assert written["value"].min() == pytest.approx(found.value)
+    assert json.loads((tmp_path / "out" / "best.json").read_text())["number"] == found.number
+
+
+@pytest.mark.parametrize("pruner", ["halving", "hyperband", "median"])
+def test_bad_trials_are_given_up_early(tmp_path: Path, pruner: str) -> None:
+    found = run(tmp_path / "out", trials=24, pruner=pruner, steps=9)
+    pruned = found.trials[found.trials["state"] == "pruned"]
+    assert len(pruned) >= 5
+    assert pruned["steps"].median() < 9
+    complete = found.trials[found.trials["state"] == "complete"]
+    assert (complete["steps"] == 9).all()
+    assert complete["value"].median() < pruned["value"].median()
+
+
+def test_the_same_seed_gives_the_same_trials(tmp_path: Path) -> None:
+    one, two, other = (run(tmp_path / str(n), trials=14, seed=s) for n, s in enumerate((1, 1, 2)))
+    same_trials(one.trials, two.trials)
+    assert not np.allclose(one.trials["x"], other.trials["x"])
+
+
+def test_a_search_that_was_killed_becomes_the_one_that_was_not(tmp_path: Path) -> None:
+    unbroken = run(tmp_path / "unbroken", valley_that_kills, trials=16)
+    out = tmp_path / "out"
+    code = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "import test_search as t; from pathlib import Path\n"
+        f"t.run(Path({str(tmp_path / 'study')!r}), t.valley_that_kills, trials=16, "
+        f"storage={str(tmp_path / 'journal')!r})"
+    )
+    killed = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "KILL": "12"}, capture_output=True
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    again = run(out, valley_that_kills, trials=16, storage=str(tmp_path / "journal"))
+    assert (again.trials["state"] == "failed").sum() == 1
+    same_trials(again.trials, unbroken.trials)
+
+
+def test_trials_are_counted_in_all(tmp_path: Path) -> None:
+    shared = str(tmp_path / "journal")
+    assert len(run(tmp_path / "a", trials=4, storage=shared).trials) == 4
+    assert len(run(tmp_path / "b", trials=6, storage=shared).trials) == 6
+    assert len(run(tmp_path / "c", trials=6, storage=shared).trials) == 6
+
+
+def test_a_database_is_shared_too(tmp_path: Path) -> None:
+    shared = f"sqlite:///{tmp_path / 'study.db'}"
+    run(tmp_path / "a", trials=2, storage=shared, pruner="none")
+    found = run(tmp_path / "b", trials=3, storage=shared, pruner="none")
+    assert list(found.trials["number"]) == [0, 1, 2]
+    assert "say little" in found.note
+
+
+def test_what_cannot_be_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="none of 2 trials"):
+        run(tmp_path / "a", only_pruned, trials=2)
+    for wrong, flag in (
+        ({"trials": 0}, "--trials 0"),
+        ({"pruner": "best"}, "--pruner best"),
+        ({"seed": -1}, "--seed -1"),
+        ({"direction": "up"}, "--direction up"),
+    ):
+        with pytest.raises(SettingsError, match=flag):
+            SearchSettings(**wrong)  # type: ignore[arg-type]
+    shared = str(tmp_path / "journal")
+    run(tmp_path / "b", trials=1, storage=shared)
+    with pytest.raises(SettingsError, match="has to minimize"):
+        run(tmp_path / "c", trials=1, storage=shared, direction="maximize")
+    with pytest.raises(SettingsError, match="cannot be opened"):
+        run(tmp_path / "d", trials=1, storage="nonsense://x")
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(MissingExtraError, match=r"warte\[search\]"):
+        run(tmp_path / "e", trials=1)
