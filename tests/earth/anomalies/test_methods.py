@@ -137,9 +137,11 @@ def test_rarity_is_the_share_above_even_where_some_pixels_are_anomalies(shape: f
     for share in (0.5, 0.1, 1e-2, 1e-3):
         found = 10 ** -tail.rarity(np.array(law.isf(share)))
         assert found == pytest.approx(share, rel=0.25)
-    # One pixel in a hundred is an anomaly: the threshold stays where it was.
-    with_anomalies = fit_tail(np.concatenate([scores, np.full(1000, law.isf(1e-7))]))
-    assert 10 ** -with_anomalies.rarity(np.array(law.isf(1e-3))) == pytest.approx(1e-3, rel=0.6)
+    # One pixel in a hundred is an anomaly: more seem to be above, but fewer than there are, and
+    # the anomalies themselves stay rare.
+    mixed = fit_tail(np.concatenate([scores, np.full(1000, law.isf(1e-7))]))
+    assert 1e-3 < 10 ** -mixed.rarity(np.array(law.isf(1e-3))) < 0.7 * 0.011
+    assert 10 ** -mixed.rarity(np.array(law.isf(1e-7))) < 1e-3
 
 
 @given(st.lists(st.sampled_from([0.0, 1.0, 2.5]) | st.floats(0, 1e6), min_size=1, max_size=60))

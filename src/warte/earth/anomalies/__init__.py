@@ -38,6 +38,7 @@ __all__ = [
 PICTURE = Output("anomaly.tif", "float32", float("nan"), ("anomaly",))
 # Windows of a picture with many bands are smaller, so that the memory stays the same.
 TILE, TILE_OF_MANY, MANY = 512, 256, 12
+SHAPES = 100  # of four pixels that touch by an edge or a corner there are 110
 
 
 @dataclass(frozen=True)
@@ -45,17 +46,27 @@ class Found:
     """Facts of a run.
 
     methods: their names, and how much each counts. threshold: score above which a pixel belongs to
-    a region. regions: how many. region_px, valid_px: pixels in regions, and pixels with a score.
-    components: principal components that were used. variance: share of the variance in them.
+    a region. evidence: the least sum of scores of a region. regions: how many. region_px, valid_px:
+    pixels in regions, and pixels with a score. components: principal components that were used.
+    variance: share of the variance in them.
     """
 
     methods: dict[str, float]
     threshold: float
+    evidence: float
     regions: int
     region_px: int
     valid_px: int
     components: int
     variance: float
+
+
+def least_evidence(pixels: int, false_regions: float) -> float:
+    """Sum of scores that chance reaches in so few regions of a picture of independent pixels.
+
+    A region can begin at any pixel and have some hundred shapes of a few pixels.
+    """
+    return float(np.log10(pixels * SHAPES / false_regions))
 
 
 def anomalies(
@@ -86,12 +97,14 @@ def anomalies(
         report=report,
     )  # fmt: skip
     threshold = float(-np.log10(settings.false_alarms))
-    frame = regions_of(out / PICTURE.name, scene.grid, threshold, settings.smallest_px)
+    evidence = least_evidence(scorer.background.pixels, settings.false_regions)
+    frame = regions_of(out / PICTURE.name, scene.grid, threshold, settings.smallest_px, evidence)
     write_regions(out, frame)
     used, variances = scorer.methods.variances, scorer.background.variances
     return Found(
         methods={name: weight for name, weight in scorer.weights.items()},
         threshold=threshold,
+        evidence=evidence,
         regions=len(frame),
         region_px=int(frame["pixels"].sum()),
         valid_px=scorer.background.pixels,

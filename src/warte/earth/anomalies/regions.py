@@ -24,15 +24,20 @@ TILE = 1024  # pixels of a side of what is read at once
 NEIGHBOURS = ((0, 1), (1, -1), (1, 0), (1, 1))
 
 
-def regions_of(path: Path, grid: Grid, threshold: float, smallest: int) -> geopandas.GeoDataFrame:
+def regions_of(
+    path: Path, grid: Grid, threshold: float, smallest: int, evidence: float
+) -> geopandas.GeoDataFrame:
     """Pixels of a score picture above a threshold that touch, by an edge or a corner.
 
-    smallest: pixels that a region has at least.
+    smallest: pixels that a region has at least. evidence: the least sum of its scores; a score is
+    -log10 of a chance, so the sum is that of the chance that as many independent pixels of the
+    background are all as high.
 
-    Returns columns region (int64, from 1, the highest peak first), score (float64, mean), peak
-    (float64), pixels (int64), area_ha (float64, NaN without a CRS), x and y (float64, of the peak's
-    centre, in the picture's coordinates), row and column (int64, of the peak) and the geometry, a
-    polygon along the edges of the pixels, or several of them where they touch by a corner.
+    Returns columns region (int64, from 1, the most evidence first), score (float64, mean), peak
+    (float64), evidence (float64), pixels (int64), area_ha (float64, NaN without a CRS), x and y
+    (float64, of the peak's centre, in the picture's coordinates), row and column (int64, of the
+    peak) and the geometry, a polygon along the edges of the pixels, or several of them where they
+    touch by a corner.
     """
     rows, columns, scores = _unusual(path, grid, threshold)
     labels = _labels(rows, columns, grid.columns)
@@ -41,14 +46,16 @@ def regions_of(path: Path, grid: Grid, threshold: float, smallest: int) -> geopa
     areas = np.full(grid.rows, np.nan) if grid.crs is None else pixel_area_ha(grid)
     found = []
     for low, high in pairwise(starts):
-        if high - low < smallest:
-            continue
         part = order[low:high]
+        together = scores[part].sum()
+        if len(part) < smallest or together < evidence:
+            continue
         peak = part[scores[part].argmax()]
         x, y = _place(grid.transform, columns[peak] + 0.5, rows[peak] + 0.5)
         found.append(
             {
-                "score": scores[part].mean(), "peak": scores[peak], "pixels": len(part),
+                "score": scores[part].mean(), "peak": scores[peak], "evidence": together,
+                "pixels": len(part),
                 "area_ha": areas[rows[part]].sum(), "x": x, "y": y, "row": rows[peak],
                 "column": columns[peak], "geometry": _outline(rows[part], columns[part], grid),
             }
@@ -58,13 +65,14 @@ def regions_of(path: Path, grid: Grid, threshold: float, smallest: int) -> geopa
 
 def _frame(found: list[dict[str, object]], grid: Grid) -> geopandas.GeoDataFrame:
     types = {
-        "score": "float64", "peak": "float64", "pixels": "int64", "area_ha": "float64",
+        "score": "float64", "peak": "float64", "evidence": "float64", "pixels": "int64",
+        "area_ha": "float64",
         "x": "float64", "y": "float64", "row": "int64", "column": "int64",
     }  # fmt: skip
     frame = geopandas.GeoDataFrame(
         found, columns=[*types, "geometry"], geometry="geometry", crs=grid.crs
     ).astype(types)
-    frame = frame.sort_values(["peak", "row", "column"], ascending=[False, True, True])
+    frame = frame.sort_values(["evidence", "row", "column"], ascending=[False, True, True])
     frame = frame.reset_index(drop=True)
     frame.insert(0, "region", np.arange(1, len(frame) + 1, dtype=np.int64))
     return frame

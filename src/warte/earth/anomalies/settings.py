@@ -20,8 +20,9 @@ class AnomalySettings:
     """
 
     method: Method = "ensemble"  # one of the methods, or several of them together
-    false_alarms: float = 1e-4  # share of background pixels that may exceed the threshold
-    smallest_px: int = 2  # pixels of the smallest region that is reported
+    false_alarms: float = 1e-2  # share of background pixels above the threshold of a region's edge
+    false_regions: float = 1e-2  # regions that chance makes in a picture of independent pixels
+    smallest_px: int = 1  # pixels of the smallest region that is reported
     largest_px: int = 60  # pixels of the largest object that stands out as small (contrast, forest)
     components: int = 16  # principal components that the windowed methods and the forest look at
     inner_px: int = 9  # side of the window around a pixel that is no background (local RX)
@@ -39,6 +40,8 @@ class AnomalySettings:
             raise SettingsError(
                 f"--false-alarms is {self.false_alarms}; it must lie between 0 and 0.1"
             )
+        if not self.false_regions > 0:
+            raise SettingsError(f"--false-regions is {self.false_regions}; it must be more than 0")
         self._whole("smallest_px", 1, None)
         self._whole("largest_px", 4, 1000)
         self._whole("components", 1, 30)
