@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import rasterio
+from rasterio.errors import NotGeoreferencedWarning
 from sklearn.ensemble import HistGradientBoostingClassifier
 from threadpoolctl import threadpool_limits
 
@@ -124,7 +126,10 @@ def _found(learned: Picture, tested: Picture, seed: int) -> IntArray:
         run.mkdir()
         trained = train([learned.scene], [Marks(CLASSES, learned.truth)], clouds(seed), out=model)
         assert trained is not None  # this is no process of a launcher
-        classify(tested.scene, model, out=run)
+        with warnings.catch_warnings():
+            # The pictures have no place on Earth, and that is no news.
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            classify(tested.scene, model, out=run)
         with rasterio.open(run / "classes.tif") as file:
             classes = file.read(1)
     order = np.array([CLASSES.index(name) for name in trained.classes], np.int32)

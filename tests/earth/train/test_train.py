@@ -206,6 +206,7 @@ def test_scenes_and_labels_that_do_not_go_together(tmp_path: Path) -> None:
     [
         (lambda: TrainSettings(method="forest"), "--method"),  # type: ignore[arg-type]
         (lambda: TrainSettings(folds=1), "--folds"),
+        (lambda: TrainSettings(inputs="clouds"), "--inputs clouds"),
         (lambda: TrainSettings(balance=2.0), "--balance"),
         (lambda: TreeSettings(leaves=17), "--leaves"),
         (lambda: NetworkSettings(steps=0), "--steps"),

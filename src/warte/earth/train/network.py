@@ -183,7 +183,6 @@ class Best:
     first: bool  # whether this is process 0, which alone looks
     weights: dict[str, Tensor] | None = None
     loss: float = float("inf")
-    step: int = 0
 
     def __call__(self, done: int, loss: float, weights: Callable[[], dict[str, Tensor]]) -> None:
         """See `warte.core.train.loop.Watch`."""
@@ -197,15 +196,14 @@ class Best:
         held = held_out(self.lesson.model(now), self.lesson)
         found = loss_of(held) if len(held) else float("-inf")  # without any, the last is the best
         if found <= self.loss or not len(held):
-            self.weights, self.loss, self.step = now, found, done
+            self.weights, self.loss = now, found
 
 
 @dataclass(frozen=True)
 class Learned:
-    """The best weights, when they were, their loss on held-out groups, and the losses."""
+    """The weights that were best on held-out groups, and the loss of each step."""
 
     weights: dict[str, Tensor]
-    step: int
     losses: list[float]
 
 
@@ -242,4 +240,4 @@ def _fit(place: Place, lesson: Lesson, layout: Layout, report: Report | None) ->
         report=report,
         watch=best,
     )
-    return Learned(best.weights or found.state, best.step, found.losses)
+    return Learned(best.weights or found.state, found.losses)

@@ -122,6 +122,11 @@ class TrainSettings:
             raise SettingsError(
                 f"--inputs is {self.inputs}; allowed are auto, bands, surroundings and clouds"
             )
+        if self.inputs == "clouds" and self.method != "boosting":
+            raise SettingsError(
+                f"--inputs clouds goes with --method boosting only, not with {self.method}: the "
+                "crops of a network are smaller than what the ground around is taken from"
+            )
         for flag, value, low, high in (
             ("--chip", self.chip, 32, 4096),
             ("--chips", self.chips, 1, 10**6),
