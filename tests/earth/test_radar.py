@@ -52,9 +52,12 @@ def test_edges_stay(name: str) -> None:
     blurred = radar._box(_speckle(level), 7)[20:-20].mean(axis=0) / 49
     assert profile[98] < 0.2 < 0.8 < profile[101]
     assert blurred[98] > 0.2  # what a plain mean does
-    if name == "refined_lee":  # right beside the edge the speckle goes, too
-        beside = filtered[20:-20, 102]
-        assert radar.equivalent_looks(beside) > 3 * LOOKS
+    if name == "refined_lee":  # right beside the edge the speckle goes, and nothing is mixed
+        across = radar.refined_lee(_speckle(level.T), LOOKS).T
+        for picture in (filtered[20:-20], across[20:-20]):
+            assert picture[:, 98].mean() < 0.03 and picture[:, 101].mean() > 0.9
+            for beside in (97, 98, 101, 102):
+                assert radar.equivalent_looks(picture[:, beside]) > 6 * LOOKS
 
 
 def test_lee_is_its_formula() -> None:

@@ -129,7 +129,7 @@ def _frame(path: Path) -> geopandas.GeoDataFrame:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about rows that are left out later, and said then
                 frame = pyogrio.read_dataframe(path, layer=layers[0] if layers else None)
-    except DAMAGE as problem:
+    except (*DAMAGE, shapely.errors.ShapelyError) as problem:
         raise InputError(f"cannot read labels from {path}: {told(problem)}") from problem
     if not isinstance(frame, geopandas.GeoDataFrame) or frame.empty:
         raise InputError(f"{path} holds no polygons")

@@ -208,16 +208,13 @@ def _blend(
 
 
 def _halves() -> list[FloatArray]:
-    """The 7 x 7 pixels on one side of an edge through the middle, for eight directions.
-
-    Each towards the 3 x 3 square that stands at the same number in _TOWARDS.
-    """
+    """The 7 x 7 pixels on one side of an edge through the middle, towards each of _RING."""
     down, across = np.mgrid[-3:4, -3:4]
-    return [(down * y + across * x >= 0).astype(np.float64) for y, x in _TOWARDS]
+    return [(down * y + across * x >= 0).astype(np.float64) for y, x in _RING]
 
 
-# Steps, in squares, from the middle to each of the eight around it: four edges, two sides each.
-_TOWARDS = ((0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (-1, -1), (1, -1), (-1, 1))
+# Steps from the middle to the eight around it (down, right), once around; the opposite is 4 on.
+_RING = ((0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1))
 _HALVES = _halves()
 _STEP = 2  # pixels between the middles of the 3 x 3 squares, which overlap by one
 
@@ -226,15 +223,15 @@ def _side(values: FloatArray, valid: BoolArray) -> npt.NDArray[np.intp]:
     """Which half of _HALVES each pixel belongs to."""
     count, mean, _ = _moments(values, valid, lambda part: _box(part, 3))
     mean = np.where(count > 0, mean, np.nan)
-    around = [_moved(mean, _STEP * y, _STEP * x) for y, x in _TOWARDS]
     centre = np.where(np.isfinite(mean), mean, 0.0)
+    ring = [_moved(mean, _STEP * y, _STEP * x) for y, x in _RING]
     # Where a square is not valid the pixel's own mean stands for it: no step.
-    around = [np.where(np.isfinite(part), part, centre) for part in around]
-    steps = np.stack([np.abs(around[i] - around[i + 1]) for i in range(0, 8, 2)])
-    edge = 2 * steps.argmax(axis=0)
-    one = np.choose(edge // 2, around[0::2])
-    two = np.choose(edge // 2, around[1::2])
-    return np.asarray(np.where(np.abs(one - centre) <= np.abs(two - centre), edge, edge + 1))
+    ring = [np.where(np.isfinite(part), part, centre) for part in ring]
+    sides = [ring[i - 1] + ring[i] + ring[(i + 1) % 8] for i in range(8)]
+    steps = np.stack([np.abs(sides[i] - sides[i + 4]) for i in range(4)])
+    edge = steps.argmax(axis=0)
+    one, two = np.choose(edge, ring[:4]), np.choose(edge, ring[4:])
+    return np.asarray(np.where(np.abs(one - centre) <= np.abs(two - centre), edge, edge + 4))
 
 
 def _moved(part: FloatArray, rows: int, columns: int) -> FloatArray:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # it takes memory that the writing of pictures has no use for
 Colours = Mapping[int, tuple[int, int, int]]
 
 BLOCK = 512  # pixels of the side of a block in the files
-CACHE = 64_000_000  # bytes of blocks that GDAL may keep in memory
+CACHE = 32_000_000  # bytes of blocks that GDAL may keep in memory
 STRIP_PX = 500_000  # pixels that are made polygons at once
 LABELS_TAG = "CLASSES"  # names of classes, as JSON from value to name
 
