@@ -9,7 +9,6 @@ al. 2019, arXiv 1909.08053), and pipelines in the order of GPipe (Huang et al. 2
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -211,6 +210,8 @@ def lay_out(
     data, stages, tensor = layout.sizes
     if layout.devices == 1:
         return Spread([model], _one_by_one([model.to(device)], accumulate))
+    for name in CHATTERING:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     mesh = init_device_mesh(device.type, layout.sizes, mesh_dim_names=("data", "stages", "tensor"))
     parts = [model]
     if stages > 1:
