@@ -7,7 +7,8 @@ successive halving (Li et al., "A system for massively parallel hyperparameter t
 where they are worse than the median of the others at that step.
 
 Each trial draws from random numbers of its own place in the study. So a study of one worker that
-was stopped and goes on is the study that was not stopped.
+was stopped and goes on is the study that was not stopped; but for Hyperband, whose degrees of
+patience go by the number of a trial, and numbers of trials that died are not used again.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class SearchSettings:
     direction: Literal["minimize", "maximize"] = "minimize"
     storage: str = ""  # a journal file, or the URL of a database; shared by all that search
     study: str = "search"  # name of the study in the storage
-    pruner: Pruner = "hyperband"
+    pruner: Pruner = "halving"
     steps: int = 0  # steps of a trial that is not pruned, for hyperband; 0: learnt from the first
     patience: int = 1  # steps before any trial is pruned
     random: int = 10  # trials drawn at random before the sampler learns from them
@@ -200,10 +201,10 @@ def _study(storage: str, settings: SearchSettings) -> Any:
             direction=settings.direction,
             load_if_exists=True,
         )
-    except Exception as problem:  # noqa: BLE001 - each database has exceptions of its own
+    except Exception as problem:
         raise SettingsError(
-            f"--storage {storage} cannot be opened ({str(problem).splitlines()[0]}); give a file, or a URL such as "
-            "sqlite:///study.db"
+            f"--storage {storage} cannot be opened ({str(problem).splitlines()[0]}); give a file, "
+            "or a URL such as sqlite:///study.db"
         ) from problem
     if study.direction.name.lower() != settings.direction:
         raise SettingsError(
