@@ -69,6 +69,7 @@ def main(kind: str, case: str, folder: str) -> int:
                     cluster([scene("damaged")], SETTINGS, out=out, group=ranks)
                 except InputError as problem:
                     print(f"error: {problem}", file=sys.stderr, flush=True)
+            ranks.gather(None)
             assert not list(out.iterdir())
             ranks.gather(None)
             found = cluster([scene(case)], SETTINGS, out=out, group=ranks)

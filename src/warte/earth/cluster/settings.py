@@ -33,7 +33,7 @@ class ClusterSettings:
     radius: int = 2  # of the window of textures and learned patches (pixels)
     components: int = 8  # learned features
     smallest: int = 100  # pixels of the sample that make a cluster of hdbscan
-    chunk: int = 2**19  # pixels read at a time
+    chunk: int = 2**18  # pixels read at a time
 
     def __post_init__(self) -> None:
         for flag, value, allowed in (
