@@ -464,7 +464,8 @@ def test_zarr(tmp_path: Path, stacked: bool) -> None:
                               {**coordinates, "band": ["red", "nir"]})  # fmt: skip
     else:
         layers = {
-            name: (("y", "x"), part) for name, part in zip(("red", "nir"), values, strict=True)
+            name: (("y", "x"), part)
+            for name, part in zip(("nir", "red"), values[::-1], strict=True)
         }
         data = xarray.Dataset(layers, coordinates)
     data.rio.write_crs(UTM).to_zarr(tmp_path / "a.zarr", zarr_format=2, consolidated=False)

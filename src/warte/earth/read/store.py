@@ -21,7 +21,7 @@ from warte.core.data.tiles import Window
 from warte.core.errors import InputError
 from warte.earth.read.files import DAMAGE, MAX_BLOCK, told
 from warte.earth.read.names import band_name, sensor_of, time_of_iso
-from warte.earth.scene import BoolArray, Float32Array, Grid, Scene
+from warte.earth.scene import BANDS, BoolArray, Float32Array, Grid, Scene
 
 ACROSS = ("x", "lon", "longitude", "columns", "X")
 DOWN = ("y", "lat", "latitude", "rows", "Y")
@@ -128,7 +128,13 @@ def _layers(path: Path, data: xarray.Dataset, down: str, across: str) -> dict[st
                 layers[own] = Layer(str(key), (*single, (name, number)))
     if not layers:
         raise InputError(f"{path} holds no variable of numbers along {down} and {across}")
-    return layers
+    from_several = len({layer.variable for layer in layers.values()}) > 1
+    # The order of variables in a store is that in which its folders were listed.
+    return dict(sorted(layers.items(), key=lambda item: _rank(item[0]))) if from_several else layers
+
+
+def _rank(name: str) -> tuple[int, str]:
+    return (BANDS.index(name) if name in BANDS else len(BANDS), name)
 
 
 def _check_chunks(path: Path, key: str, variable: xarray.DataArray) -> None:
