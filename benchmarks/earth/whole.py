@@ -38,7 +38,7 @@ from warte.earth.scene import Grid, Pixels, Scene
 from warte.earth.whole import Output, map_scenes
 
 BANDS = ("red", "green", "nir")
-SIDE, QUICK_SIDE = 2048, 1024  # pixels of the smaller scene of the memory table
+SIDE, QUICK_SIDE = 2048, 1536  # pixels of the smaller scene of the memory table
 PACE_SIDE, QUICK_PACE_SIDE = 1536, 512  # of the throughput table
 SEAM_SIDE, QUICK_SEAM_SIDE = 1000, 600  # of the seam and the resumption tables
 TILE, BLEND = 256, 32
