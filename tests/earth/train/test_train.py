@@ -30,7 +30,7 @@ BOOSTING = TrainSettings(
     block=16,
     cross=0,
     radii=(1,),
-    trees=TreeSettings(rounds=25, pixels=4000, smallest=20),
+    trees=TreeSettings(rounds=15, pixels=3000, smallest=20),
 )
 UNET = TrainSettings(method="unet", block=16, cross=0, chip=64, network=TINY)
 

@@ -156,7 +156,7 @@ def clouds(seed: int = 0) -> TrainSettings:
         chip=512,
         balance=1.0,
         seed=seed,
-        trees=TreeSettings(smallest=100, pixels=240_000, copies=6),
+        trees=TreeSettings(smallest=100, pixels=240_000, copies=16),
         augment=AugmentSettings(
             gain=0.15, band_gain=0.05, offset=0.01, haze=0.06, saturation=0.5, blur=1.5, zoom=2.0,
             noise=0.004,
