@@ -9,6 +9,7 @@ al. 2019, arXiv 1909.08053), and pipelines in the order of GPipe (Huang et al. 2
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
