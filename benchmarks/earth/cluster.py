@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import types
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -211,6 +212,7 @@ def _sklearn(seed: str, kind: str) -> dict[str, float]:
 
 def _heat(seed: str) -> dict[str, float]:
     """heat's KMeans on the ranks of MPI, from the same start."""
+    _without_torchvision()
     import heat
 
     pixels = _pixels()
@@ -224,6 +226,24 @@ def _heat(seed: str) -> dict[str, float]:
     if given.comm.rank:
         return {}
     return {"wall": wall, "core": core, "objective": _objective(pixels, labels)}
+
+
+class _Absent(types.ModuleType):
+    """A module in which any name is found and does nothing."""
+
+    def __getattr__(self, name: str) -> object:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return type(name, (), {}) if name[0].isupper() else _Absent(f"{self.__name__}.{name}")
+
+
+def _without_torchvision() -> None:
+    """Let heat be imported beside a PyTorch for the CPU, which has no torchvision."""
+    names = ("torchvision", "torchvision.transforms", "torchvision.datasets")
+    whole, *parts = (_Absent(name) for name in names)
+    for part in parts:
+        setattr(whole, part.__name__.rpartition(".")[2], part)
+    sys.modules.update(zip(names, (whole, *parts), strict=True))
 
 
 # tables -----------------------------------------------------------------------------------------

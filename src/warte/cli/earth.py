@@ -113,8 +113,8 @@ def info_of_scenes(
 def simulate_scenes(
     out: OutOption,
     preset: Annotated[Preset, typer.Option(help="Which ground, sensors and dates.")] = "fields",
-    pixels: Annotated[
-        int | None, typer.Option(min=64, max=100_000, help="Side of the scenes (pixels).")
+    side_m: Annotated[
+        float | None, typer.Option(min=500, max=1e6, help="Side of the ground (metres).")
     ] = None,
     seed: SeedOption = 0,
     force: ForceOption = False,
@@ -133,8 +133,9 @@ def simulate_scenes(
     from warte.earth.simulate.files import simulate_to
 
     settings = getattr(presets, preset)()
-    if pixels is not None:
-        settings = replace(settings, rows=pixels, columns=pixels)
+    if side_m is not None:
+        ground = replace(settings.ground, width_m=side_m, height_m=side_m)
+        settings = replace(settings, ground=ground)
     command = command_line()
     with RunFolder(out, force=force, command=command, seed=seed) as run, progress(quiet) as report:
         with run.step("simulate"):
@@ -192,7 +193,7 @@ def cluster_scenes(
     starts: Annotated[int, typer.Option(help="Starts, of which the best goes on.")] = 10,
     iterations: Annotated[int, typer.Option(help="Passes over all pixels, at most.")] = 300,
     radius: Annotated[int, typer.Option(help="Of the windows of texture (pixels).")] = 2,
-    chunk: Annotated[int, typer.Option(help="Pixels in memory at once.")] = 2**19,
+    chunk: Annotated[int, typer.Option(help="Pixels in memory at once.")] = 2**18,
     fill: FillOption = "auto",
     quality: QualityOption = True,
     engine: Annotated[
@@ -245,9 +246,12 @@ def find_anomalies(
         typer.Option(help="One method, or several of them together."),
     ] = "ensemble",
     false_alarms: Annotated[
-        float, typer.Option(help="Share of background pixels that may be marked.")
-    ] = 1e-4,
-    smallest_px: Annotated[int, typer.Option(help="Pixels of the smallest region.")] = 2,
+        float, typer.Option(help="Share of background pixels that regions may grow from.")
+    ] = 1e-2,
+    false_regions: Annotated[
+        float, typer.Option(help="Regions by chance in a scene without anomalies.")
+    ] = 1e-2,
+    smallest_px: Annotated[int, typer.Option(help="Pixels of the smallest region.")] = 1,
     largest_px: Annotated[int, typer.Option(help="Pixels of the largest small object.")] = 60,
     bands: BandsOption = "",
     fill: FillOption = "auto",
@@ -270,8 +274,8 @@ def find_anomalies(
     from warte.earth.read import read
 
     settings = AnomalySettings(
-        method=method, false_alarms=false_alarms, smallest_px=smallest_px, largest_px=largest_px,
-        seed=seed,
+        method=method, false_alarms=false_alarms, false_regions=false_regions,
+        smallest_px=smallest_px, largest_px=largest_px, seed=seed,
     )  # fmt: skip
     with _working(out, force, seed, engine, workers, scheduler, quiet) as (pool, run, report):
         chosen = read(_place(scene), bands=_names(bands) or None, fill=_fill(fill), quality=quality)
