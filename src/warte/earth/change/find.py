@@ -19,8 +19,8 @@ from warte.earth.change.align import STILL, edges, moved, on_one_grid, shift_bet
 from warte.earth.change.calibrate import Null, unchanged_law
 from warte.earth.change.dates import days_since_1970, in_order
 from warte.earth.change.kinds import ByBands, ByClusters, ByRadar, Kinds, has_plants, water_level
-from warte.earth.change.radar import water_border
-from warte.earth.change.radiometry import Radiometry, radiometry
+from warte.earth.change.radar import water_borders
+from warte.earth.change.radiometry import Radiometry, radiometry, untouched
 from warte.earth.change.results import areas, outputs, regions
 from warte.earth.change.season import YEAR, Model, SeasonWork, noise_of, sample_gains
 from warte.earth.change.settings import Changed, ChangeSettings, Method
@@ -229,11 +229,14 @@ def _plan_radar(series: Series, sample: Sample, settings: ChangeSettings) -> Pla
     if any(scene.quantity not in ("sigma0_db", "number") for scene in series.scenes):
         raise InputError("radar scenes must be in dB; read them as sigma nought in dB")
     values, seen = _flat(sample)
-    names = [scene.name for scene in series.scenes]
-    found = radiometry(values, seen, names, False)
+    found = untouched(values, seen)
     looked = _look(sample, found, SPECKLE)
     law = unchanged_law(looked.gains, len(bands))
-    borders = _borders(looked.raw, sample.seen)
+    shape = looked.raw.shape[-2:]
+    best = next((n for n, band in enumerate(bands) if band in ("vv", "hh")), 0)
+    borders = water_borders(
+        looked.raw.reshape(-1, len(bands), *shape), sample.seen.reshape(-1, *shape), best
+    )
     if borders is None:
         raise InputError(
             "no block of the radar scenes holds both land and open water, so where water begins "
@@ -245,7 +248,7 @@ def _plan_radar(series: Series, sample: Sample, settings: ChangeSettings) -> Pla
             f"{border:.1f} dB ({band})" for band, border in zip(bands, borders, strict=True)
         ),
     )  # fmt: skip
-    return _steps(series, settings, found, law, kinds, (0.0,) * len(names), SPECKLE, notes)
+    return _steps(series, settings, found, law, kinds, (0.0,) * len(series.days), SPECKLE, notes)
 
 
 def _steps(
@@ -261,17 +264,6 @@ def _steps(
         work, dict(kinds.names), float(np.sqrt(threshold / law.median)),
         settings.min_pixels + radius + 1, 2, found.correlations, notes,
     )  # fmt: skip
-
-
-def _borders(raw: FloatArray, seen: np.ndarray) -> tuple[float, ...] | None:
-    """dB of each band below which it is water, from the blocks of all dates."""
-    found = [
-        water_border(
-            raw[:, :, band].reshape(-1, *raw.shape[-2:]), seen.reshape(-1, *raw.shape[-2:])
-        )
-        for band in range(raw.shape[2])
-    ]
-    return None if any(border is None for border in found) else tuple(b for b in found if b)
 
 
 def _flat(sample: Sample) -> tuple[np.ndarray, np.ndarray]:

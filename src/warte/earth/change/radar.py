@@ -49,24 +49,34 @@ def minimum_error(values: FloatArray) -> tuple[float, float, float, float] | Non
     return float(bins[at + 1]), float(below[at]), apart, float(apart / spread)
 
 
-def water_border(
-    blocks: npt.NDArray[np.floating[Any]], seen: npt.NDArray[np.bool_]
-) -> float | None:
-    """dB below which a pixel is water: the median threshold of the blocks that hold both.
+def water_borders(
+    blocks: npt.NDArray[np.floating[Any]], seen: npt.NDArray[np.bool_], first: int
+) -> tuple[float, ...] | None:
+    """dB of each band below which a pixel is water; None where no block shows a shore.
 
-    blocks: (blocks, rows, columns) dB, speckle smoothed. seen: the same shape. Split tiles after
-    Martinis et al. 2009 (NHESS 9, 303): a block counts where both classes are there and clearly
-    apart, and the darker one is darker than the middle of the picture. None where no block is so.
+    blocks: (blocks, bands, rows, columns) dB, speckle smoothed. seen: (blocks, rows, columns).
+    first: the band that tells water best, of equal polarisation. Split tiles after Martinis et al.
+    2009 (NHESS 9, 303): a block counts where this band has two classes that are clearly apart, and
+    the darker one is darker than the middle of the picture. Its border is the median of their
+    thresholds; that of another band lies half-way between the medians of water and land.
     """
-    whole = np.median(blocks[seen])
-    borders = []
+    middle = np.median(blocks[:, first][seen])
+    borders, water, land = [], [], []
     for block, there in zip(blocks, seen, strict=True):
-        values = block[there].astype(np.float64)
-        found = minimum_error(values) if len(values) >= FEWEST else None
+        pixels = block[:, there].astype(np.float64)
+        found = minimum_error(pixels[first]) if pixels.shape[1] >= FEWEST else None
         if found is None:
             continue
         border, below, apart, distance = found
+        dark = pixels[first] < border
         bimodal = SHARE <= below <= 1 - SHARE and apart >= DROP_DB and distance >= APART
-        if bimodal and values[values < border].mean() < whole:
+        if bimodal and pixels[first][dark].mean() < middle:
             borders.append(border)
-    return float(np.median(borders)) if borders else None
+            water.append(pixels[:, dark])
+            land.append(pixels[:, ~dark])
+    if not borders:
+        return None
+    wet, dry = (np.median(np.concatenate(part, axis=1), axis=1) for part in (water, land))
+    between = (wet + dry) / 2
+    between[first] = np.median(borders)
+    return tuple(float(border) for border in between)

@@ -166,3 +166,20 @@ def _rareness(one: FloatArray, two: FloatArray, weights: FloatArray) -> FloatArr
     place = np.clip((level - low) / max(high - low, 1e-30) * LEVELS, 0, LEVELS - 1).astype(np.int64)
     share = np.bincount(place, weights, LEVELS) / weights.sum()
     return 1 / np.maximum(share, RAREST)[place]
+
+
+def untouched(values: npt.NDArray[np.float32], seen: npt.NDArray[np.bool_]) -> Radiometry:
+    """The dates as they are, with the usual difference of each band as the noise.
+
+    For radar, which is calibrated, and whose speckle looks like change to every pixel. values:
+    (dates, bands, N). seen: (dates, N).
+    """
+    dates, bands = values.shape[:2]
+    apart = [
+        np.abs(values[date][:, both] - values[date - 1][:, both])
+        for date in range(1, dates)
+        if (both := seen[date] & seen[date - 1]).any()
+    ]
+    usual = np.median(np.concatenate(apart, axis=1), axis=1).astype(np.float64)
+    noise = np.maximum(1.4826 * usual / np.sqrt(2), 1e-6)
+    return Radiometry(np.ones((dates, bands)), np.zeros((dates, bands)), np.diag(1 / noise), ())
