@@ -1,0 +1,1 @@
+"""One model over processes: the same losses in every layout, what each step moves, checkpoints."""
