@@ -224,7 +224,7 @@ def together() -> Iterator[None]:
     Without a group it does nothing.
 
     Raises:
-        WarteError: as it happened in this process; else with the words of another one.
+        WarteError: as it happened in this process; else as in the first one where it did.
         LostError: another process has ended.
     """
     problem: WarteError | None = None
@@ -236,11 +236,17 @@ def together() -> Iterator[None]:
         problem = found
     if not dist.is_initialized():
         return
-    first = next((said for said in everyones(str(problem or "")) if said), "")
+    said = everyones(None if problem is None else (type(problem), str(problem)))
     if problem is not None:
         raise problem
-    if first:
-        raise WarteError(first)
+    for first in said:
+        if first is not None:
+            raise _rebuilt(*first)
+
+
+def _rebuilt(kind: type[WarteError], message: str) -> WarteError:
+    """An error with its message, whatever its class is made from."""
+    return kind.__new__(kind, message)
 
 
 # processes of this machine ----------------------------------------------------------------------
@@ -373,7 +379,7 @@ def _verdict(said: dict[int, Said], size: int) -> Any:
     errors = [value for kind, value in said.values() if kind == "error"]
     for error, message in errors:
         if error is not LostError:
-            raise error.__new__(error, message)
+            raise _rebuilt(error, message)
     for rank, (kind, value) in said.items():
         if kind == "traceback":
             raise RuntimeError(f"process {rank} of {size} failed:\n{value}")
