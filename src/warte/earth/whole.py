@@ -27,7 +27,7 @@ from warte.core.data.tiles import Tile, Tiling, Window
 from warte.core.errors import InputError, OutputError
 from warte.core.execute import ordered
 from warte.earth.scene import Grid, Pixels, Scene, same_grid
-from warte.earth.write import finish_cog
+from warte.earth.write import finish_cog, open_picture
 
 Report = Callable[[str, int, int | None], None]  # (step, done, total or None)
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -251,7 +251,7 @@ def _pictures(
     with ExitStack() as stack:
         files = [
             stack.enter_context(
-                rasterio.open(
+                open_picture(
                     place, "w", driver="GTiff", height=grid.rows, width=grid.columns,
                     count=len(output.bands), dtype=output.dtype, crs=grid.crs,
                     transform=grid.transform, nodata=output.nodata, tiled=True, blockxsize=BLOCK,

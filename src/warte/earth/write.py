@@ -36,6 +36,17 @@ STRIP_PX = 500_000  # pixels that are made polygons at once
 LABELS_TAG = "CLASSES"  # names of classes, as JSON from value to name
 
 
+def open_picture(path: Path, mode: str = "r", **profile: Any) -> Any:
+    """A picture of this program's own, opened by rasterio, whether it lies on the Earth or not.
+
+    Raises rasterio.errors.RasterioError, also where the disk is full.
+    """
+    with warnings.catch_warnings():
+        # A scene without a place is nothing to be warned of: its results have none, either.
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        return rasterio.open(path, mode, **profile)
+
+
 def write_cog(
     path: Path,
     grid: Grid,
@@ -65,7 +76,7 @@ def write_cog(
     """
     raw = path.with_name(f".{path.name}.raw.tif")
     try:
-        with rasterio.Env(GDAL_CACHEMAX=CACHE), rasterio.open(
+        with rasterio.Env(GDAL_CACHEMAX=CACHE), open_picture(
             raw, "w", driver="GTiff", height=grid.rows, width=grid.columns, count=len(bands),
             dtype=dtype, crs=grid.crs, transform=grid.transform, nodata=nodata,
             compress="deflate", tiled=True, blockxsize=BLOCK, blockysize=BLOCK,
@@ -107,7 +118,7 @@ def finish_cog(
     part = path.with_name(f".{path.name}.part.tif")
     try:
         with rasterio.Env(GDAL_CACHEMAX=CACHE, GDAL_PAM_ENABLED="NO"):
-            with rasterio.open(raw, "r+") as file:
+            with open_picture(raw, "r+") as file:
                 whole = np.issubdtype(np.dtype(file.dtypes[0]), np.integer)
                 predictor = "STANDARD" if whole else "FLOATING_POINT"
                 if nodata is not None:

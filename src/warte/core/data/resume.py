@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import pickle
+import sys
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -24,7 +25,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from warte import __version__
 from warte.core.data.runs import is_temporary, kept_beside, remove_kept, stopped
@@ -139,7 +139,9 @@ class _Digest(pickle.Pickler):
 
     def persistent_id(self, thing: object) -> tuple[str, ...] | None:
         """What stands for an array or a tensor; None for all else."""
-        if isinstance(thing, torch.Tensor):
+        # Where nobody has imported PyTorch there are no tensors, and no need for its 200 MB.
+        torch = sys.modules.get("torch")
+        if torch is not None and isinstance(thing, torch.Tensor):
             # As bytes, because NumPy does not know all of PyTorch's types.
             plain = thing.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
             kind, shape = str(thing.dtype), tuple(thing.shape)

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import rasterio
 
 from warte.core.errors import InputError, SettingsError
 from warte.earth.areas import areas
@@ -20,6 +19,7 @@ from warte.earth.classify.inputs import Facts, survey
 from warte.earth.classify.predict import digest, load
 from warte.earth.scene import Float32Array, Pixels, Scene, pixel_area_ha
 from warte.earth.whole import Output, map_scenes
+from warte.earth.write import open_picture
 
 __all__ = ["Classified", "ClassifySettings", "classify"]
 
@@ -181,7 +181,7 @@ def _areas(
     pixels = np.zeros(count, np.int64)
     hectares = np.zeros(count)
     per_row = None if scene.grid.crs is None else pixel_area_ha(scene.grid)
-    with rasterio.open(out / CLASSES) as file:
+    with open_picture(out / CLASSES) as file:
         for _, place in file.block_windows(1):
             found = file.read(1, window=place)
             for index in range(count):

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import rasterio
 from rasterio import windows as rasterio_windows
 
 from warte.core.errors import InputError
@@ -19,6 +18,7 @@ from warte.earth.cluster.kmeans import Assign
 from warte.earth.cluster.store import ROWS, Float64Array, Frame, Int64Array
 from warte.earth.scene import Pixels, Scene, pixel_area_ha
 from warte.earth.whole import Output, Report, map_scenes
+from warte.earth.write import open_picture
 
 NO_DATA, NOISE = 0, 255  # values of clusters.tif; 1 to 254 are clusters
 NAME = "clusters.tif"
@@ -109,7 +109,7 @@ def areas_ha(scenes: Sequence[Scene], names: Sequence[str], out: Path) -> Float6
     total = np.zeros(256)
     for scene, name in zip(scenes, names, strict=True):
         rows = pixel_area_ha(scene.grid)
-        with rasterio.open(out / name) as picture:
+        with open_picture(out / name) as picture:
             high = picture.block_shapes[0][0]
             for first in range(0, len(rows), high):
                 number = min(high, len(rows) - first)

@@ -11,7 +11,6 @@ from typing import Any
 import geopandas
 import numpy as np
 import numpy.typing as npt
-import rasterio
 import shapely
 
 from warte.earth.report.map import Colour, Layer, Region
@@ -23,7 +22,7 @@ from warte.earth.report.quicklook import (
     score_picture,
 )
 from warte.earth.scene import Grid, Scene
-from warte.earth.write import LABELS_TAG
+from warte.earth.write import LABELS_TAG, open_picture
 
 MOST_REGIONS = 400  # outlines in the map; more would only hide each other
 LINE = "#ffd23f"  # of outlines without a colour of their own
@@ -45,7 +44,7 @@ class Classes:
 
 def classes_of(path: Path) -> Classes:
     """Names and colours that a class picture carries; a value without a name is its number."""
-    with rasterio.open(path) as data:
+    with open_picture(path) as data:
         named = json.loads(data.tags().get(LABELS_TAG, "{}"))
         table = data.colormap(1) if data.colorinterp[0].name == "palette" else {}
         nodata = data.nodata

@@ -9,11 +9,11 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-import rasterio
 from rasterio.enums import Resampling
 
 from warte.core.data.tiles import Window
 from warte.earth.scene import Scene
+from warte.earth.write import open_picture
 
 ByteArray = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float64]
@@ -115,7 +115,7 @@ def class_picture(
 
     Returns (rows, columns, 4) uint8; no-data and the values in `hidden` are transparent.
     """
-    with rasterio.open(path) as data:
+    with open_picture(path) as data:
         step = steps(data.height, data.width, side)
         values = data.read(band, out_shape=_shape(data, step), resampling=Resampling.nearest)
     table = np.zeros((256, 4), np.uint8)
@@ -133,7 +133,7 @@ def score_picture(
     Returns (rows, columns, 4) uint8 (no-data transparent), the step, and the numbers that are
     drawn darkest and brightest: percentiles 2 and 99.8 of those that are read.
     """
-    with rasterio.open(path) as data:
+    with open_picture(path) as data:
         step = steps(data.height, data.width, side)
         shape = _shape(data, step)
         values = data.read(
@@ -180,5 +180,5 @@ def _encoded(kind: str, picture: npt.NDArray[Any], options: list[int]) -> bytes:
     return data.tobytes()
 
 
-def _shape(data: rasterio.DatasetReader, step: int) -> tuple[int, int]:
+def _shape(data: Any, step: int) -> tuple[int, int]:
     return -(-data.height // step), -(-data.width // step)
