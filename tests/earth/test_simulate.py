@@ -367,6 +367,12 @@ def test_what_changes_is_what_the_truth_says() -> None:
     assert (day[kind == 0] == -1).all()
 
 
+def test_events_without_a_place_find_one() -> None:
+    for seed in range(4):
+        kind, _ = made(presets.series(), seed)[1].changes()
+        assert np.bincount(kind.ravel(), minlength=5).min() > 100
+
+
 def test_anomalies_are_where_the_truth_says_and_look_odd() -> None:
     choice = replace(
         presets.hyperspectral(), sensors=(spectrometer(30),),

@@ -81,10 +81,10 @@ def series() -> SimulateSettings:
         for day in ((4, 20) if month != 12 else (4,))
     )
     events = (
-        Event("deforestation", "2022-03-10", 0.75, 0.25, 450.0),
-        Event("burn", "2022-08-02", 0.25, 0.25, 350.0),
-        Event("building", "2021-10-05", 0.3, 0.7, 160.0),
-        Event("flood", "2023-05-12", radius_m=250.0, days=20.0),
+        Event("deforestation", "2022-03-10", radius_m=300.0),
+        Event("burn", "2022-08-02", radius_m=250.0),
+        Event("building", "2021-10-05", radius_m=160.0),
+        Event("flood", "2023-05-12", radius_m=100.0, days=20.0),
     )
     return SimulateSettings(
         ground=GroundSettings(width_m=2560.0, height_m=2560.0, forest=0.35),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from warte.core.data.runs import RUN_FILE
 from warte.core.errors import InputError
 from warte.earth.evaluate import pictures
 from warte.earth.evaluate.measures import (
@@ -52,9 +54,9 @@ def evaluate(
         found: the folder of a run; what it holds, its files say. Or an array (rows, columns):
             classes, clusters or kinds of change (below 0: nothing), or scores (NaN: nothing).
         truth: a raster of the same grid; for classes and clusters also labelled polygons or a
-            raster in another CRS; or a folder with classes.tif, anomalies.tif or changes.tif, as
-            `simulate_to` writes them. For an array an array: classes or kinds of change (below 0:
-            no label), or 1 and 0.
+            raster in another CRS; or a folder with classes.tif, anomalies.tif or changes.tif, or
+            the whole folder that `simulate_to` wrote. For an array an array: classes or kinds of
+            change (below 0: no label), or 1 and 0.
         what: the kind of arrays, "classes" by default; of a folder, which of its results.
         field: the column of polygons that names the class.
         tolerance: of classes and clusters, labels that are at most so many pixels from another
@@ -74,7 +76,7 @@ def evaluate(
         return pictures.arrays(found, truth, what or "classes", tolerance)
     what = what or _what(found)
     name, true_name = RUNS[what]
-    place = _truth_file(truth, true_name)
+    place = _truth_file(truth, true_name, found)
     if what == "anomalies":
         return pictures.anomalies(found, name, place)
     if what == "change":
@@ -91,10 +93,28 @@ def _what(folder: Path) -> What:
     raise InputError(f"{folder} holds no result; give the folder of a run, with one of {names}")
 
 
-def _truth_file(truth: Path, name: str) -> Path:
+def _truth_file(truth: Path, name: str, found: Path) -> Path:
+    """The file itself, the one in its folder, or that of the run's scene in a simulated folder."""
     if not truth.exists():
         raise InputError(f"{truth} does not exist; give a raster, polygons, or a folder of truth")
-    place = truth if truth.is_file() else truth / name
-    if not place.exists():
-        raise InputError(f"{truth} holds no {name}; give the file of the truth itself")
-    return place
+    if truth.is_file():
+        return truth
+    if (truth / name).is_file():
+        return truth / name
+    places = sorted(truth.glob(f"truth/**/{name}"))
+    if len(places) > 1:
+        inputs = _inputs_of(found)
+        places = [place for place in places if place.parent.name in inputs]
+    if len(places) != 1:
+        what = "no" if not places else "more than one"
+        raise InputError(f"{truth} holds {what} {name}; give the file of the truth itself")
+    return places[0]
+
+
+def _inputs_of(found: Path) -> set[str]:
+    """Names of the scenes that a run looked at, without their suffix."""
+    record = found / RUN_FILE
+    if not record.is_file():
+        return set()
+    facts = json.loads(record.read_text(encoding="utf-8"))
+    return {Path(str(one["name"])).stem for one in facts.get("inputs", [])}

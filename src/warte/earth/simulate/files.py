@@ -64,7 +64,8 @@ def simulate_to(
         truth/anomalies.gpkg: material, length_m, width_m.
         truth/changes.tif (1 deforestation, 2 flood, 3 burn, 4 building, 0 none, 255 no data) and
             truth/change_date.tif (int32 days since 1970-01-01, -1 none); only if there are events.
-        truth/truth.json: settings, seed, and the scenes with their times, suns and clouds.
+        truth/truth.json: settings, seed, events with their places, and the scenes with their times,
+            suns and clouds.
 
     Args:
         folder: exists.
@@ -96,7 +97,8 @@ def simulate_to(
         pyogrio.write_dataframe(things, place, layer="anomalies", driver="GPKG")
     if settings.events:
         _write_changes(folder / "truth", truth)
-    content = {"seed": seed, "scenes": facts, "settings": asdict(settings)}
+    events = [asdict(event) for event in truth.ground.events]
+    content = {"seed": seed, "scenes": facts, "events": events, "settings": asdict(settings)}
     text = json.dumps(content, indent=1, allow_nan=False) + "\n"
     (folder / "truth" / "truth.json").write_text(text, encoding="utf-8")
     pixels = sum(scene.grid.rows * scene.grid.columns for scene in scenes)

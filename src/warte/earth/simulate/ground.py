@@ -10,6 +10,7 @@ from itertools import product
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import uniform_filter
 
 from warte.earth.simulate.noise import (
     FloatArray,
@@ -145,8 +146,10 @@ class Ground:
             height = smooth(self.seed + 501, x, y, 2.0 * event.radius_m, 4)
             width = self.settings.river_m / 2 + event.radius_m * np.clip(0.6 + 0.5 * height, 0, 2)
             return (cover.river_m < width) & ~np.isin(cover.kind, (WATER, BUILT))
-        away_x = x - event.x * self.settings.width_m
-        away_y = y[:, None] - event.y * self.settings.height_m
+        place_x, place_y = event.x, event.y
+        assert place_x is not None and place_y is not None, "draw_ground gives every event a place"
+        away_x = x - place_x * self.settings.width_m
+        away_y = y[:, None] - place_y * self.settings.height_m
         angle = float(uniform(self.seed + 502, number)) * np.pi
         u = (np.cos(angle) * away_x + np.sin(angle) * away_y) / event.radius_m
         v = (np.cos(angle) * away_y - np.sin(angle) * away_x) / event.radius_m
@@ -201,7 +204,36 @@ def draw_ground(
         _level(_lake_field(seed, x, y), settings.lakes),
     )
     things = _draw_things(settings, anomalies or AnomalySettings(), seed)
-    return Ground(settings, seed, events, things, levels)
+    ground = Ground(settings, seed, (), things, levels)
+    return replace(ground, events=_placed(ground, events))
+
+
+def _placed(ground: Ground, events: tuple[Event, ...]) -> tuple[Event, ...]:
+    """The events, each at a place; those without one go where they change most, apart."""
+    settings = ground.settings
+    x = np.linspace(0, settings.width_m, 97)
+    y = np.linspace(0, settings.height_m, 97)
+    cover = ground.cover(x, y)
+    free = ~np.isin(cover.kind, (WATER, ROAD, BUILT, SAND))
+    placed = []
+    for event in events:
+        if event.kind == "flood":
+            placed.append(replace(event, x=0.5, y=0.5))
+            continue
+        wanted = np.isin(cover.kind, FOREST) if event.kind == "deforestation" else cover.kind > 0
+        sides = settings.height_m, settings.width_m
+        reach = [1 + int(2 * 96 * event.radius_m / side) for side in sides]
+        # What lies beyond the picture does not count.
+        good = uniform_filter((wanted & free).astype(np.float64), reach, mode="constant")
+        row, column = np.unravel_index(int(good.argmax()), good.shape)
+        at_x = column / 96 if event.x is None else event.x
+        at_y = row / 96 if event.y is None else event.y
+        placed.append(replace(event, x=at_x, y=at_y))
+        away = np.maximum(
+            np.abs(x - at_x * settings.width_m), np.abs(y - at_y * settings.height_m)[:, None]
+        )
+        free &= away > 1.5 * event.radius_m
+    return tuple(placed)
 
 
 def _draw_things(

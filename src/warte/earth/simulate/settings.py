@@ -110,10 +110,11 @@ class Event:
     """What happens."""
     date: str
     """From when on, ISO 8601, such as 2024-05-17."""
-    x: float = 0.5
-    """Centre from the west, as a share of the width; a flood follows the river instead."""
-    y: float = 0.5
-    """Centre from the north, as a share of the height."""
+    x: float | None = None
+    """Centre from the west, as a share of the width; a flood follows the river instead. None
+    looks for a place where the event finds what it can change."""
+    y: float | None = None
+    """Centre from the north, as a share of the height; None as for x."""
     radius_m: float = 500.0
     """Typical radius of what changes; of a flood, how far it reaches beyond the banks, m."""
     days: float = 1e9
