@@ -22,7 +22,7 @@ from benchmarks.scale.work import layouts
 from warte.cli.common import Report
 from warte.cli.common import progress as bars
 
-PARTS = ("losses", "steps", "checkpoints")
+PARTS = ("losses", "steps", "network", "checkpoints")
 LAUNCHERS = ("local", "torchrun", "mpiexec")
 LIMIT_S = 1800  # for one start of processes
 
@@ -51,6 +51,8 @@ def run(chosen: argparse.Namespace) -> int:
             tables.append(_losses(sizes, report))
         if "steps" in chosen.only:
             tables.append(_steps(sizes, report))
+        if "network" in chosen.only:
+            tables.append(_network(sizes, report))
         if "checkpoints" in chosen.only:
             tables.append(_checkpoints(sizes, report))
     print(page.machine())
@@ -149,6 +151,30 @@ def _steps(sizes: Sequence[int], report: Report) -> Table:
 
 def _ratio(first: dict[str, Any] | None, name: str, value: float) -> float:
     return 1.0 if first is None else round(first[name] / value, 2)
+
+
+def _network(sizes: Sequence[int], report: Report) -> Table:
+    """How long an all-reduce takes."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for done, size in enumerate(sizes):
+            report("network", done, len(sizes))
+            for count, seconds in _start("network", size, "torchrun", Path(folder)).items():
+                sent = 2 * (size - 1) / size * int(count)
+                rows.append(
+                    {
+                        "processes": size,
+                        "all-reduce of (kB)": int(count) / 1e3,
+                        "time (ms)": seconds * 1e3,
+                        "sent by each (MB/s)": round(sent / seconds / 1e6, 1),
+                    }
+                )
+        report("network", len(sizes), len(sizes))
+    return Table(
+        "An all-reduce between processes of one machine",
+        pd.DataFrame(rows),
+        "Gloo on the CPU, through the network of the machine itself; copies included.",
+    )
 
 
 def _checkpoints(sizes: Sequence[int], report: Report) -> Table:

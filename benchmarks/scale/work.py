@@ -190,8 +190,22 @@ def _trained(name: str, place: Place, out: Path, stop: int | None = None) -> Fit
     )  # fmt: skip
 
 
+def network(place: Place, folder: Path) -> dict[str, Any]:
+    """Seconds of an all-reduce of so many bytes, the median of several."""
+    found = {}
+    for count in (24, 3_000_000, 48_000_000):
+        values, taken = torch.zeros(count // 4), []
+        for _ in range(12):
+            launch.everyones(None)
+            began = time.perf_counter()
+            launch.total(values)
+            taken.append(time.perf_counter() - began)
+        found[str(count)] = statistics.median(taken[2:])
+    return found
+
+
 TASKS: dict[str, Callable[[Place, Path], dict[str, Any]]] = {
-    "losses": losses, "steps": steps, "save": save, "load": load,
+    "losses": losses, "steps": steps, "network": network, "save": save, "load": load,
 }  # fmt: skip
 
 
