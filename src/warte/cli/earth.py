@@ -1,5 +1,6 @@
 """`warte earth`: the commands of the domain of satellite pictures."""
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ from warte.core.errors import SettingsError
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
+    from datetime import datetime
 
     from warte.core.data.runs import RunFolder
     from warte.core.train.parallel import Layout
@@ -154,22 +156,22 @@ def evaluate_run(
     truth: Annotated[
         Path, typer.Argument(metavar="TRUTH", help="Folder of `simulate`, a raster, or polygons.")
     ],
+    field: FieldOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compare classes, clusters, anomalies or changes with the truth.
 
     Example: warte earth evaluate run fake
     """
-    from warte.earth.evaluate import evaluate, tables
+    from warte.earth.evaluate import evaluate
 
-    scores = evaluate(found, truth)
+    scores = evaluate(found, truth, field=field)
     if as_json:
         print_result(scores.to_dict(), True)
         return
-    for title, table in tables(scores).items():
-        if len(table):
-            print(f"\n{title}")
-            print_result(table, False)
+    print_result(dict(scores.numbers), False)
+    if len(scores.table):
+        print_result(scores.table, False)
 
 
 # the findings -----------------------------------------------------------------------------------
@@ -270,6 +272,9 @@ def find_anomalies(
     regions.parquet, report.html, preview.png, run.json.
     Example: warte earth anomalies scene.tif --out run
     """
+    if _serves(engine):
+        return
+
     from warte.earth.anomalies import AnomalySettings, anomalies
     from warte.earth.read import read
 
@@ -327,9 +332,13 @@ def find_changes(
     regions.parquet, report.html, preview.png, run.json.
     Example: warte earth change 1985.tif 1995.tif 2005.tif --out run
     """
+    if _serves(engine):
+        return
+
     from warte.earth.change import ChangeSettings, change
     from warte.earth.read import read_many
 
+    taken = _dates(dates)
     settings = ChangeSettings(
         method=method, bands=_names(bands), false_alarm=false_alarm, min_pixels=min_pixels,
         max_shift=max_shift, normalise=normalise,
@@ -338,7 +347,7 @@ def find_changes(
         opened = _opened(run, read_many(scenes, fill=_fill(fill), quality=quality))
         with run.step("change"):
             found = change(
-                opened, settings, dates=_names(dates) or None, out=run.path, pool=pool,
+                opened, settings, dates=taken, out=run.path, pool=pool,
                 report=report,
             )  # fmt: skip
         _finish(run, opened, found, settings, found.notes)
@@ -370,6 +379,9 @@ def classify_scene(
     Writes classes.tif, probabilities.tif, areas.csv, report.html, preview.png, run.json.
     Example: warte earth classify scene.tif --model model --workers 2 --out run
     """
+    if _serves(engine):
+        return
+
     from warte.earth.classify import ClassifySettings, classify
     from warte.earth.read import read
 
@@ -476,6 +488,9 @@ def search_settings(
     best.json, the model, report.html, run.json.
     Example: warte earth search scenes --labels fields.gpkg --trials 50 --out study
     """
+    if _serves(engine):
+        return
+
     from warte.core.search import SearchSettings
     from warte.earth.labels import read_labels
     from warte.earth.read import read_many
@@ -506,6 +521,15 @@ def search_settings(
 # what they share --------------------------------------------------------------------------------
 
 
+def _serves(engine: Engine | Literal["torch"]) -> bool:
+    """Whether this is a rank of MPI that works for rank 0; then it has done so."""
+    if engine != "mpi":
+        return False
+    from warte.core.execute import serve
+
+    return serve(engine)
+
+
 @contextmanager
 def _working(
     out: Path,
@@ -516,8 +540,8 @@ def _working(
     scheduler: str,
     quiet: bool,
 ) -> "Iterator[tuple[Executor | None, RunFolder, Report]]":
-    """Workers, the folder of the run, and progress; with MPI only rank 0 comes here."""
-    from warte.core.data.runs import RunFolder
+    """Workers, the folder of the run, and progress; with MPI only rank 0 gets there."""
+    from warte.core.data.runs import RunFolder, kept_beside
     from warte.core.execute import executor
 
     if engine == "torch":
@@ -530,7 +554,12 @@ def _working(
         RunFolder(out, force=force, command=command, seed=seed) as run,
         progress(quiet) as report,
     ):
-        yield pool, run, report
+        try:
+            yield pool, run, report
+        except KeyboardInterrupt:
+            if kept_beside(run.path).exists():
+                print("finished windows are kept: the same command goes on", file=sys.stderr)
+            raise
 
 
 def _cluster_together(
@@ -589,6 +618,11 @@ def _train(
     opened = read_many(scenes, fill=_fill(fill), quality=quality)
     known = read_labels(labels, field=field)
     started = launched()
+    if started is not None and started[1] != layout.devices:
+        raise SettingsError(
+            f"--devices is {layout.devices}, and the launcher started {started[1]} processes; "
+            f"give --strategy ddp --devices {started[1]}, or another layout of as many"
+        )
     if started is not None and started[0] != 0:
         nowhere = out.with_name(f".{out.name}.none")
         return train(opened, known, settings, out=nowhere, layout=layout, device=device)
@@ -603,6 +637,7 @@ def _train(
             found = train(
                 opened, known, settings, out=run.path, layout=layout, device=device, report=report
             )
+        assert found is not None  # this is process 0
         run.note(settings=settings, layout=layout, notes=found.notes)
         write_model_report(
             run.path, losses=found.losses, notes=found.notes, settings=settings,
@@ -668,6 +703,21 @@ def _place(scene: Sequence[str]) -> "str | Sequence[str]":
 def _names(text: str) -> tuple[str, ...]:
     """The words between commas."""
     return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _dates(text: str) -> "list[datetime] | None":
+    """The dates between commas, in UTC; None without any."""
+    from datetime import UTC, datetime
+
+    found = []
+    for word in _names(text):
+        try:
+            found.append(datetime.fromisoformat(word).replace(tzinfo=UTC))
+        except ValueError:
+            raise SettingsError(
+                f"--dates: {word} is no date; write it as 2019-05-31, with commas between"
+            ) from None
+    return found or None
 
 
 def _fill(text: str) -> Any:

@@ -96,6 +96,7 @@ def train(
     *,
     out: Path,
     layout: Layout | None = None,
+    device: str = "cpu",
     report: Report | None = None,
 ) -> Trained | None:
     """Learn classes from labelled scenes; writes model.safetensors and model.json into `out`.
@@ -108,6 +109,7 @@ def train(
         labels: one for all scenes, or one for each.
         out: an empty folder.
         layout: how a network is trained over processes; boosting takes one.
+        device: "cpu" or "cuda", where a network is trained.
 
     Returns:
         What came out; None in the processes of a launcher other than 0.
@@ -123,9 +125,9 @@ def train(
             f"--devices is {layout.devices}, and --method boosting runs in one process; "
             "give --devices 1 or another method"
         )
-    material, notes = _prepare(scenes, labels, settings, report)
+    material, notes = prepare(scenes, labels, settings, report)
     learn = _learn_trees if settings.method == "boosting" else _learn_network
-    found = learn(material, settings, layout, report)
+    found = learn(material, settings, layout, device, report)
     if found is None:
         return None
     arrays, inputs, shape, held, losses = found
@@ -166,7 +168,7 @@ def train(
     )
 
 
-def _prepare(
+def prepare(
     scenes: Sequence[Scene],
     labels: Labels | Sequence[Labels | Marks],
     settings: TrainSettings,
@@ -254,7 +256,7 @@ def _facts(scene: Scene, inputs: Inputs) -> Facts:
     return Facts(direction([part for part in parts if part.valid.any()]), ())
 
 
-def _shape(settings: TrainSettings, channels_: int, classes: int) -> ModelSettings:
+def shape_of(settings: TrainSettings, channels_: int, classes: int) -> ModelSettings:
     of = settings.network
     return ModelSettings(
         bands=channels_ + 1, classes=classes, width=of.width, depth=of.depth, blocks=of.blocks,
@@ -267,7 +269,7 @@ def _reach_of_network(settings: TrainSettings, bands: int) -> int:
         return 0
     if settings.method == "patch":
         return settings.network.patch
-    shape = _shape(settings, bands, 2)
+    shape = shape_of(settings, bands, 2)
     return receptive_field(shape) + alignment(shape)
 
 
@@ -275,7 +277,11 @@ Found = tuple[dict[str, npt.NDArray[Any]], Inputs, dict[str, int], HeldOut, Sequ
 
 
 def _learn_trees(
-    material: Material, settings: TrainSettings, layout: Layout, report: Report | None
+    material: Material,
+    settings: TrainSettings,
+    layout: Layout,
+    device: str,
+    report: Report | None,
 ) -> Found:
     """Boosting: held-out parts first, then trees from all pixels."""
     rows = boosting.gather(
@@ -293,13 +299,17 @@ def _learn_trees(
 
 
 def _learn_network(
-    material: Material, settings: TrainSettings, layout: Layout, report: Report | None
+    material: Material,
+    settings: TrainSettings,
+    layout: Layout,
+    device: str,
+    report: Report | None,
 ) -> Found | None:
     """A network: held-out parts first; the model is that of the first, or one from all groups."""
     chips = [material.read(place) for place in material.places]
-    inputs = _scaled(material, chips)
+    inputs = scaled(material, chips)
     count = len(material.classes)
-    shape = _shape(settings, len(inputs.centre), count)
+    shape = shape_of(settings, len(inputs.centre), count)
     lesson = network.Lesson(
         chips, material.facts, inputs, material.low, material.high, material.part, 0, shape,
         settings,
@@ -308,11 +318,12 @@ def _learn_network(
     learned = None
     for fold in range(material.folds):
         held = replace(lesson, held=fold)
-        learned = network.learn(held, layout, report)
+        learned = network.learn(held, layout, report, cuda=device == "cuda")
         if learned is not None:
             parts.append(network.held_out(held.model(learned.weights), held))
     if material.folds > 1:
-        learned = network.learn(replace(lesson, held=None), layout, report)
+        whole = replace(lesson, held=None)
+        learned = network.learn(whole, layout, report, cuda=device == "cuda")
     if learned is None:
         return None
     arrays = {name: value.numpy() for name, value in learned.weights.items()}
@@ -320,7 +331,7 @@ def _learn_network(
     return arrays, inputs, facts, _all(parts, count), learned.losses
 
 
-def _scaled(material: Material, chips: Sequence[Chip]) -> Inputs:
+def scaled(material: Material, chips: Sequence[Chip]) -> Inputs:
     """The inputs with centre and scale of each channel."""
     seen = [
         channels(chip.values, chip.window, material.inputs, material.facts[chip.scene])

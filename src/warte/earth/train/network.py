@@ -27,6 +27,8 @@ from warte.earth.train.settings import TrainSettings
 
 IntArray = npt.NDArray[np.int32]
 T = TypeVar("T", bound=np.generic)
+# Called with the number of a look (from 1) and what the network says then; True ends the training.
+Told = Callable[[int, HeldOut], bool]
 Report = Callable[[str, int, int | None], None]
 MOST_HELD = 200_000  # pixels on which the weights are compared
 
@@ -181,22 +183,26 @@ class Best:
 
     lesson: Lesson
     first: bool  # whether this is process 0, which alone looks
+    told: Told | None = None  # what else wants to know of each look; may end the training
     weights: dict[str, Tensor] | None = None
     loss: float = float("inf")
+    taken: int = 0  # looks
 
-    def __call__(self, done: int, loss: float, weights: Callable[[], dict[str, Tensor]]) -> None:
+    def __call__(self, done: int, loss: float, weights: Callable[[], dict[str, Tensor]]) -> bool:
         """See `warte.core.train.loop.Watch`."""
         network = self.lesson.settings.network
         every = max(1, network.steps // network.looks)
         if done % every and done != network.steps:
-            return
+            return False
         now = weights()  # in all processes
         if not self.first:
-            return
+            return False
         held = held_out(self.lesson.model(now), self.lesson)
         found = loss_of(held) if len(held) else float("-inf")  # without any, the last is the best
         if found <= self.loss or not len(held):
             self.weights, self.loss = now, found
+        self.taken += 1
+        return self.told is not None and self.told(self.taken, held)
 
 
 @dataclass(frozen=True)
@@ -207,19 +213,33 @@ class Learned:
     losses: list[float]
 
 
-def learn(lesson: Lesson, layout: Layout, report: Report | None = None) -> Learned | None:
+def learn(
+    lesson: Lesson,
+    layout: Layout,
+    report: Report | None = None,
+    *,
+    cuda: bool = False,
+    told: Told | None = None,
+) -> Learned | None:
     """Train the network of a lesson in one process or in several, however this one was started.
 
-    None in the processes of a launcher other than 0.
+    None in the processes of a launcher other than 0. `told` is asked in one process only.
     """
     if layout.devices == 1:
-        return _fit(Place(0, 1, torch.device("cpu")), lesson, layout, report)
+        device = torch.device("cuda" if cuda else "cpu")
+        return _fit(Place(0, 1, device), lesson, layout, report, told)
     # A function that shows progress cannot be sent to the processes that are started here.
-    told = report if launched() is not None else None
-    return run(layout.devices, _fit, lesson, layout, told)
+    shown = report if launched() is not None else None
+    return run(layout.devices, _fit, lesson, layout, shown, cuda=cuda)
 
 
-def _fit(place: Place, lesson: Lesson, layout: Layout, report: Report | None) -> Learned:
+def _fit(
+    place: Place,
+    lesson: Lesson,
+    layout: Layout,
+    report: Report | None,
+    told: Told | None = None,
+) -> Learned:
     network = lesson.settings.network
     loop = LoopSettings(
         steps=network.steps,
@@ -228,7 +248,7 @@ def _fit(place: Place, lesson: Lesson, layout: Layout, report: Report | None) ->
         warmup=max(1, network.steps // 20),
         seed=lesson.settings.seed,
     )
-    best = Best(lesson, place.rank == 0)
+    best = Best(lesson, place.rank == 0, told)
     found = fit(
         lesson.build,
         Batches(lesson),
