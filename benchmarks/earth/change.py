@@ -282,7 +282,8 @@ def _series_table(seeds: Sequence[int], progress: Report) -> Table:
         f"Change in simulated series of 66 dates: mean of {len(seeds)} grounds",
         _rounded(frame),
         "Sentinel-2, four bands, each 16 days for three years, 0 to 70 % cloud; one mask in ten "
-        "misses the rims of its clouds. Planted: deforestation in the second year, burn in the third.",
+        "misses the rims of its clouds. Planted: "
+        "deforestation in the second year, a burn in the third.",
     )  # fmt: skip
 
 

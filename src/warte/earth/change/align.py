@@ -131,12 +131,17 @@ def on_one_grid(scenes: Sequence[Scene]) -> list[Scene]:
             f"the scenes {', '.join(scene.name for scene in scenes[:4])} have no ground in common; "
             "give scenes of one place"
         )
-    transform = first.transform * Affine.translation(left, top)
-    grid = Grid(bottom - top, right - left, transform, first.crs)
+    grid = Grid(bottom - top, right - left, moved_to(first.transform, top, left), first.crs)
     return [
         moved(scene, grid, _whole(top - row), _whole(left - column))
         for scene, (row, column) in zip(scenes, places, strict=True)
     ]
+
+
+def moved_to(transform: Affine, row: int, column: int) -> Affine:
+    """The transform of a window whose first pixel is (row, column)."""
+    a, b, c, d, e, f = transform[:6]
+    return Affine(a, b, c + column * a + row * b, d, e, f + column * d + row * e)
 
 
 def _whole(value: float) -> float:
@@ -147,14 +152,14 @@ def _offset(first: Grid, other: Grid) -> tuple[float, float] | None:
     """Row and column of the other's corner in the first; None where the pixels differ."""
     if first.crs != other.crs:
         return None
-    size = first.transform * (1, 1)
     one = np.array(first.transform[:6]).reshape(2, 3)[:, :2]
     two = np.array(other.transform[:6]).reshape(2, 3)[:, :2]
     # The far corner may be off by a thousandth of a pixel.
     reach = max(first.rows, first.columns, other.rows, other.columns)
-    if np.abs(one - two).max() * reach > 1e-3 * np.abs(one).max() or size is None:
+    if np.abs(one - two).max() * reach > 1e-3 * np.abs(one).max():
         return None
-    column, row = ~first.transform * (other.transform.c, other.transform.f)
+    away = (other.transform.c - first.transform.c, other.transform.f - first.transform.f)
+    column, row = np.linalg.solve(one, away)
     return float(row), float(column)
 
 

@@ -11,7 +11,7 @@ from scipy.stats import gamma
 
 FloatArray = npt.NDArray[np.float64]
 QUARTER, HALF = 0.25, 0.5
-WIDEST, NARROWEST = 1 / 4, 4.0  # shapes that a law may have, in those of ideal noise
+WIDEST, NARROWEST = 1 / 2, 4.0  # shapes that a law may have, in those of ideal noise
 FEWEST = 200
 
 

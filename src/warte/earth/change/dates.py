@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 from warte.core.errors import InputError
 from warte.earth.scene import Scene
@@ -71,7 +72,7 @@ def in_order(
             day = day.replace(tzinfo=datetime.UTC)
         found.append((day, scene))
     found.sort(key=lambda pair: pair[0])
-    for (one, first), (two, second) in zip(found, found[1:], strict=False):
+    for (one, first), (two, second) in pairwise(found):
         if one == two:
             raise InputError(
                 f"{first.name} and {second.name} are both of {one:%Y-%m-%d %H:%M}; give one scene "

@@ -181,9 +181,9 @@ def _mended(series: Series, settings: ChangeSettings, method: Method) -> tuple[S
         far = float(np.hypot(*shift))
         if far > settings.max_shift:
             raise InputError(
-                f"{scene.name} lies {far:.1f} pixels beside {series.scenes[0].name} ({shift[0]:+.1f} "
-                f"rows, {shift[1]:+.1f} columns); at most {settings.max_shift:g} are mended "
-                "(--max-shift): register them onto each other first"
+                f"{scene.name} lies {far:.1f} pixels beside {series.scenes[0].name} "
+                f"({shift[0]:+.1f} rows, {shift[1]:+.1f} columns); at most "
+                f"{settings.max_shift:g} are mended (--max-shift): register them first"
             )
     if all(np.hypot(*shift) < STILL for shift in shifts):
         return replace(series, shifts=shifts), sample

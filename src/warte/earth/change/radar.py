@@ -11,7 +11,8 @@ FloatArray = npt.NDArray[np.float64]
 BINS = 128
 SHARE = 0.1  # of a block's pixels that the smaller class must have
 APART = 2.5  # distance of the two means in their mean standard deviations (Ashman et al. 1994)
-DROP_DB = 3.0  # dB by which water is darker than the land beside it, at least
+DROP_DB = 3.0  # dB by which water is darker than the land beside it, at least,
+DARKER_DB = 6.0  # and than the level that a quarter of the picture exceeds
 FEWEST = 500  # pixels of a block
 
 
@@ -57,10 +58,10 @@ def water_borders(
     blocks: (blocks, bands, rows, columns) dB, speckle smoothed. seen: (blocks, rows, columns).
     first: the band that tells water best, of equal polarisation. Split tiles after Martinis et al.
     2009 (NHESS 9, 303): a block counts where this band has two classes that are clearly apart, and
-    the darker one is darker than the middle of the picture. Its border is the median of their
+    the darker one is much darker than most of the picture. Its border is the median of their
     thresholds; that of another band lies half-way between the medians of water and land.
     """
-    middle = np.median(blocks[:, first][seen])
+    land_level = np.quantile(blocks[:, first][seen], 0.75)
     borders, water, land = [], [], []
     for block, there in zip(blocks, seen, strict=True):
         pixels = block[:, there].astype(np.float64)
@@ -70,7 +71,7 @@ def water_borders(
         border, below, apart, distance = found
         dark = pixels[first] < border
         bimodal = SHARE <= below <= 1 - SHARE and apart >= DROP_DB and distance >= APART
-        if bimodal and pixels[first][dark].mean() < middle:
+        if bimodal and pixels[first][dark].mean() < land_level - DARKER_DB:
             borders.append(border)
             water.append(pixels[:, dark])
             land.append(pixels[:, ~dark])

@@ -12,13 +12,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import rasterio
+from affine import Affine
 from rasterio import features
 from rasterio import windows as rasterio_windows
 from scipy import ndimage
-from shapely import box
+from shapely import Polygon
 from shapely.geometry import shape
 
-from warte.core.data.tiles import windows
+from warte.core.data.tiles import Window, windows
+from warte.earth.change.align import moved_to
 from warte.earth.change.kinds import COLOURS, NODATA
 from warte.earth.scene import Grid, pixel_area_ha
 from warte.earth.whole import TILE, Output
@@ -155,14 +157,14 @@ def _facts(folder: Path, grid: Grid, outlines: geopandas.GeoSeries) -> npt.NDArr
     with rasterio.open(folder / SCORE) as scores, rasterio.open(folder / DATE) as dates:
         for core in windows(grid.rows, grid.columns, TILE):
             place = rasterio_windows.Window(core.column, core.row, core.columns, core.rows)
-            bounds = rasterio_windows.bounds(place, grid.transform)
-            near = np.sort(tree.query(box(*bounds), predicate="intersects"))
+            transform = moved_to(grid.transform, core.row, core.column)
+            near = np.sort(tree.query(_outline(transform, core), predicate="intersects"))
             if not len(near):
                 continue
             owner = features.rasterize(
                 [(shapes[number], int(number) + 1) for number in near],
                 out_shape=(core.rows, core.columns), dtype="int32",
-                transform=rasterio_windows.transform(place, grid.transform),
+                transform=transform,
             )  # fmt: skip
             inside = owner > 0
             own = owner[inside] - 1
@@ -175,6 +177,13 @@ def _facts(folder: Path, grid: Grid, outlines: geopandas.GeoSeries) -> npt.NDArr
     middle = table.groupby("own").median()
     facts[middle.index, 3:] = middle.to_numpy()
     return facts
+
+
+def _outline(transform: Affine, core: Window) -> Polygon:
+    """A window, whose first pixel's corner `transform` places, on the ground."""
+    a, b, c, d, e, f = transform[:6]
+    corners = ((0, 0), (core.columns, 0), (core.columns, core.rows), (0, core.rows))
+    return Polygon([(a * x + b * y + c, d * x + e * y + f) for x, y in corners])
 
 
 def _hectares(grid: Grid) -> npt.NDArray[np.float64]:

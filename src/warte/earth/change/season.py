@@ -207,8 +207,9 @@ def _greatest(
 def spikes(values: torch.Tensor, seen: torch.Tensor, model: Model) -> torch.Tensor:
     """(dates, P) single observations far from those before and after: clouds that no mask marked.
 
-    What is left of the values by a season fitted without steps is compared with the median of the
-    two observations before and the two after (Hampel 1974), in units of the usual difference.
+    What is left of the values by a season fitted without steps is compared with the two observations
+    before and the two after, in units of the usual difference (after Hampel 1974). It is a spike
+    outside the middle two of these four, so one beside a step is none.
     """
     mask = seen.T.to(values.dtype)[..., None]
     y = values.permute(2, 0, 1) * mask
@@ -222,14 +223,14 @@ def spikes(values: torch.Tensor, seen: torch.Tensor, model: Model) -> torch.Tens
     padded = torch.cat([edge, packed, edge], 1)
     dates = packed.shape[1]
     beside = torch.stack([padded[:, at : at + dates] for at in (0, 1, 3, 4)])
-    apart = packed - beside.nanmedian(0).values
-    usual = apart.abs().nanmedian(1, keepdim=True).values * 1.4826
+    count = beside.isfinite().sum(0, keepdim=True)
+    beside = beside.nan_to_num(math.inf).sort(0).values
+    low = beside.gather(0, ((count - 1) // 2).clamp(min=0))[0]
+    high = beside.gather(0, (count // 2).clamp(max=3))[0]
+    apart = torch.maximum(low - packed, packed - high)
+    usual = (packed - (low + high) / 2).abs().nanmedian(1, keepdim=True).values * 1.4826
     floor = torch.tensor(model.noise, dtype=rest.dtype)
-    odd = (apart.abs() > SPIKE * torch.maximum(usual, floor)).any(2)
-    # At the ends a step and a spike look alike: what is seen there stays.
-    index = torch.arange(dates)[None]
-    count = seen.sum(0)[:, None]
-    odd &= (index >= 2) & (index < count - 2)
+    odd = ((apart > SPIKE * torch.maximum(usual, floor)) & (count[0] > 0)).any(2)
     result = torch.zeros_like(odd).scatter(1, order, odd)
     return result.T
 
