@@ -89,6 +89,7 @@ def fit(
     scale = torch.tensor(model.noise, dtype=y.dtype) * doubt[:, None]  # (P, bands)
     pixels, dates, _ = y.shape
     x = model.design[None].expand(pixels, -1, -1) * weight
+    scale = torch.maximum(scale, _scatter(x, y, weight, scale, model.confirm))
     chosen = torch.zeros(pixels, model.breaks, dtype=torch.long)
     intervals = torch.zeros(2, pixels, model.breaks, dtype=torch.long)
     first_gain = torch.zeros(pixels, dtype=y.dtype)
@@ -109,6 +110,30 @@ def fit(
         x = torch.cat([x, column[..., None] * weight], 2)
     beta = _solve(x, y)
     return _greatest(x, beta, chosen, intervals, first_gain, scale, weight[..., 0] > 0, model)
+
+
+def _scatter(
+    x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor, confirm: int
+) -> torch.Tensor:
+    """(P, bands) standard deviation about the season with its best step.
+
+    A harvest comes on another day each year, so a field is less regular than a wood. Neighbours in
+    time go astray together: with a correlation r of the next one, the deviation of a mean is that
+    of free noise times sqrt((1 + r) / (1 - r)).
+    """
+    none = torch.zeros(len(x), 0, dtype=torch.long)
+    allowed = _allowed(weight[..., 0], none, confirm)
+    at = step_gains(x, y, weight, scale).masked_fill(~allowed, 0).argmax(1)
+    step = (torch.arange(x.shape[1])[None] >= at[:, None])[..., None] * weight
+    whole = torch.cat([x, step], 2)
+    rest = y - whole @ _solve(whole, y)
+    free = (weight.sum((1, 2)) - whole.shape[2]).clamp(min=1)[:, None]
+    square = (rest**2).sum(1)
+    pairs = (weight[:, 1:] * weight[:, :-1]).sum((1, 2)).clamp(min=1)[:, None]
+    together = (rest[:, 1:] * rest[:, :-1]).sum(1) / pairs
+    mean_square = square / weight.sum((1, 2)).clamp(min=1)[:, None]
+    r = (together / mean_square.clamp(min=1e-30)).clamp(0, 0.8)
+    return torch.sqrt(square / free * (1 + r) / (1 - r))
 
 
 def _solve(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -207,7 +232,7 @@ def _greatest(
 def spikes(values: torch.Tensor, seen: torch.Tensor, model: Model) -> torch.Tensor:
     """(dates, P) single observations far from those before and after: clouds that no mask marked.
 
-    What is left of the values by a season fitted without steps is compared with the two observations
+    What is left of the values by a season without steps is compared with the two observations
     before and the two after, in units of the usual difference (after Hampel 1974). It is a spike
     outside the middle two of these four, so one beside a step is none.
     """
