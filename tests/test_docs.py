@@ -34,9 +34,10 @@ def _names(pages: list[Path]) -> list[str]:
 
 
 def _blocks(page: Path) -> Iterator[tuple[str, bool]]:
-    """Lines of a page, and whether each is code."""
+    """Lines of a page, and whether each is code; lines that end in a backslash are joined."""
     fenced = False
-    for line in page.read_text(encoding="utf-8").splitlines():
+    text = re.sub(r"\\\n\s*", "", page.read_text(encoding="utf-8"))
+    for line in text.splitlines():
         if line.startswith("```"):
             fenced = not fenced
         else:
@@ -52,9 +53,13 @@ def _command_lines(page: Path) -> list[list[str]]:
 
 
 def _spread_lines(page: Path) -> list[list[str]]:
-    """The words after `-m warte` of each line of code that starts several processes."""
-    lines = (shlex.split(line) for line, code in _blocks(page) if code and "-m warte" in line)
-    return [line[line.index("warte") + 1 :] for line in lines if line[0] in ("torchrun", "mpiexec")]
+    """The words after `warte` of each line of code that starts several processes."""
+    lines = (shlex.split(line) for line, code in _blocks(page) if code and " warte " in line)
+    starters = ("torchrun", "mpiexec", "srun")
+    found = [line[line.index("warte") + 1 :] for line in lines if line[0] in starters]
+    # What the shell puts in for a name, such as the number of tasks.
+    return [["2" if word.startswith("$") and "/" not in word else word for word in line]
+            for line in found]  # fmt: skip
 
 
 def _python(page: Path) -> list[str]:
@@ -202,6 +207,29 @@ def test_the_demo_prints_what_the_readme_shows(
         return [re.sub(r"[\d.]+", "0", line) for line in lines[-3:]]
 
     assert last(block) == last(told)
+
+
+# the earth example ------------------------------------------------------------------------------
+
+
+def test_the_readme_shows_a_flood_that_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = [words for words in _command_lines(ROOT / "README.md") if words[0] == "earth"]
+    assert [words[1] for words in lines] == ["simulate", "change", "evaluate"]
+    for words in lines:
+        assert main(words) == 0, (words, capsys.readouterr().err)
+    told = capsys.readouterr().out.splitlines()
+    block = (ROOT / "README.md").read_text(encoding="utf-8").split("what `warte earth")[1]
+    shown = block.split("```")[1].split("\n")
+    assert _numbers_gone(shown) == _numbers_gone(told)[-len(_numbers_gone(shown)) :]
+
+
+def _numbers_gone(lines: list[str]) -> list[list[str]]:
+    """The words of the lines, numbers and rules left out."""
+    found = [re.sub(r"[\d.─]+", "", line).split() for line in lines]
+    return [words for words in found if words]
 
 
 # the spectra examples ---------------------------------------------------------------------------
