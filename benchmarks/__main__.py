@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from benchmarks.earth import cli as earth
 from benchmarks.nmf import cli as nmf
+from benchmarks.scale import cli as scale
 from benchmarks.sky import cli as sky
 from benchmarks.spectra import cli as spectra
 
@@ -19,6 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ("nmf", nmf),
         ("spectra", spectra),
         ("earth", earth),
+        ("scale", scale),
     ):
         one = names.add_parser(name, help=part.__doc__)
         part.add_arguments(one)
