@@ -59,7 +59,7 @@ def run(chosen: argparse.Namespace) -> int:
     page.print_tables(tables)
     if chosen.markdown:
         command = "python -m benchmarks scale" + (" --quick" if chosen.quick else "")
-        heading = f"## One model over processes\n\n`{command}`.\nMeasured on: {page.machine()}."
+        heading = f"## Measured\n\n`{command}`.\nMeasured on: {page.machine()}."
         page.write_markdown(chosen.markdown, page.markdown(tables, heading), "scale")
         print(f"written: {chosen.markdown}")
     return 0

@@ -87,7 +87,9 @@ def expected(
     if layout.strategy == "fsdp":
         split = _split_weights(model) * number_bytes / stages
         own = weights - split + split / tensor
-        sent += 3 * _around(data) * own  # gathered forward and backward; gradients scattered
+        # Gathered forward and backward; in a pipeline once, and for each microbatch that goes back.
+        gathered = 2 if stages == 1 else 1 + layout.microbatches
+        sent += (gathered + 1) * _around(data) * own  # and gradients scattered
     elif data > 1:
         sent += 2 * _around(data) * weights
     shown = pixels / data * model.width * number_bytes  # one picture at full resolution
