@@ -123,7 +123,6 @@ def _verb(kind: str, seed: str, chunk: str) -> dict[str, float]:
         figures = {
             "wall": time.perf_counter() - began,
             "core": time.process_time() - used,
-            "mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             "objective": found.objective or 0.0,
             "passes": found.iterations or 0,
         }
@@ -246,6 +245,28 @@ def _without_torchvision() -> None:
     sys.modules.update(zip(names, (whole, *parts), strict=True))
 
 
+def _command(seed: int) -> dict[str, float]:
+    """What a user types, its page and all, as the system sees it."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        words = ["earth", "cluster", str(scene_folder()), "--k", str(K), "--seed", str(seed)]
+        began = time.perf_counter()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "warte", *words, "--out", str(out), "--quiet"],
+            stdout=subprocess.DEVNULL,
+        )
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise RuntimeError(f"warte earth cluster ended with {process.returncode}")
+        found = json.loads((out / "run.json").read_text(encoding="utf-8"))["found"]
+    return {
+        "wall": time.perf_counter() - began, "core": used.ru_utime + used.ru_stime,
+        "mb": used.ru_maxrss / 1024, "objective": found["objective"],
+        "passes": found["iterations"],
+    }  # fmt: skip
+
+
 # tables -----------------------------------------------------------------------------------------
 
 
@@ -259,6 +280,7 @@ def _race(seed: int, quick: bool, progress: Report) -> Table:
         ("Warte, the same passes", lambda: _alone("fit", str(seed))),
         ("scikit-learn, its own start", lambda: _alone("sklearn", str(seed), "own")),
         ("Warte, the whole verb, files read and written", lambda: _alone(*verb)),
+        ("Warte, the command with its page", lambda: _command(seed)),
         ("Warte, the whole verb, 2 ranks (mpiexec)", lambda: _mpi(2, *both)),
     ]
     # heat cannot be imported without h5py.
@@ -273,7 +295,7 @@ def _race(seed: int, quick: bool, progress: Report) -> Table:
             continue
         best = min(repeats, key=lambda one: one["core"])
         times[name] = best["core"]
-        wanted = {1: f"core: at most {WANTED_RATIO} times scikit-learn", 3: f"{WANTED_MB} MB"}
+        wanted = {1: f"core: at most {WANTED_RATIO} times scikit-learn", 4: f"{WANTED_MB} MB"}
         rows.append(
             {
                 "program": name,
@@ -318,15 +340,13 @@ def _same(seed: int, quick: bool, progress: Report) -> Table:
                     "chunk, pixels": chunk,
                     "objective": repr(found["objective"]),
                     "passes": int(found["passes"]),
-                    "peak MB": f"{found['mb']:.0f}",
                 }
             )
     values = {str(row["objective"]) for row in rows}
     return Table(
         "Clusters: one answer whatever the ranks and chunks",
         pd.DataFrame(rows),
-        f"{len(values)} different objective(s) to the last digit; wanted: equal to 1e-6. Peak of "
-        "the first process, libraries included.",
+        f"{len(values)} different objective(s) to the last digit; wanted: equal to 1e-6.",
     )
 
 

@@ -144,7 +144,7 @@ def simulate_scenes(
             made = simulate_to(run.path, settings, seed, report=report)
         run.note(preset=preset, settings=settings)
     facts = {
-        "scenes": ", ".join(made.scenes), "pixels": made.pixels, "labelled polygons": made.polygons,
+        "scenes": _few(made.scenes), "pixels": made.pixels, "labelled polygons": made.polygons,
         "anomalies": made.anomalies, "folder": out,
     }  # fmt: skip
     print_result(facts, as_json)
@@ -352,7 +352,7 @@ def find_changes(
             )  # fmt: skip
         _finish(run, opened, found, settings, found.notes)
     facts = {
-        "method": found.method, "dates": ", ".join(found.dates),
+        "method": found.method, "dates": _few(found.dates),
         "share of pixels": found.share,
     }  # fmt: skip
     _print_table(out, "change.csv", facts, as_json)
@@ -494,7 +494,7 @@ def search_settings(
     from warte.core.search import SearchSettings
     from warte.earth.labels import read_labels
     from warte.earth.read import read_many
-    from warte.earth.report import write_search_report
+    from warte.earth.report.models import write_search_report
     from warte.earth.search import search_model
 
     options = SearchSettings(
@@ -612,7 +612,7 @@ def _train(
     from warte.core.train.launch import launched
     from warte.earth.labels import read_labels
     from warte.earth.read import read_many
-    from warte.earth.report import write_model_report
+    from warte.earth.report.models import write_model_report
     from warte.earth.train import train
 
     opened = read_many(scenes, fill=_fill(fill), quality=quality)
@@ -748,6 +748,13 @@ def _facts_of(scene: "Scene") -> dict[str, object]:
         "valid pixels": valid, "valid share": round(valid / (grid.rows * grid.columns), 4),
         "notes": "; ".join(scene.notes),
     }  # fmt: skip
+
+
+def _few(words: Sequence[str]) -> str:
+    """The words, or how many there are between the first and the last."""
+    if len(words) <= 4:
+        return ", ".join(words)
+    return f"{words[0]} to {words[-1]} ({len(words)})"
 
 
 def _print_table(out: Path, name: str, facts: Mapping[str, object], as_json: bool) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
-import geopandas
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -23,10 +22,10 @@ from warte.earth.report.layers import (
     score_layer,
 )
 from warte.earth.report.map import Layer, Region, map_widget
-from warte.earth.report.models import write_model_report, write_search_report
 from warte.earth.scene import Scene
 
-__all__ = ["write_model_report", "write_report", "write_search_report"]
+if TYPE_CHECKING:
+    import geopandas
 
 MOST_MAPS = 6  # scenes with a map of their own in one page
 PREVIEW_SIDE = 1024  # pixels of the longer side of preview.png

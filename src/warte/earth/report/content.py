@@ -6,15 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import geopandas
 import numpy as np
 import pandas as pd
 
 from warte.core.curve import Frame, labelled, ticks
 from warte.core.report import Cell, Drawing, Facts, Notes, Section, Table, Text
 from warte.earth.report.layers import Classes, shown
+
+if TYPE_CHECKING:
+    import geopandas
 
 MOST_ROWS = 200  # of a table in the page
 FILES = {

@@ -6,9 +6,8 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import geopandas
 import numpy as np
 import numpy.typing as npt
 import shapely
@@ -23,6 +22,9 @@ from warte.earth.report.quicklook import (
 )
 from warte.earth.scene import Grid, Scene
 from warte.earth.write import LABELS_TAG, open_picture
+
+if TYPE_CHECKING:
+    import geopandas
 
 MOST_REGIONS = 400  # outlines in the map; more would only hide each other
 LINE = "#ffd23f"  # of outlines without a colour of their own
@@ -94,6 +96,9 @@ def read_regions(folder: Path) -> geopandas.GeoDataFrame | None:
     path = folder / "regions.gpkg"
     if not path.is_file():
         return None
+    # Here, because it takes much memory, and most runs have no regions.
+    import geopandas
+
     frame = geopandas.read_file(path)
     for column in ("score", "area_ha", "pixels"):
         if column in frame:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +13,13 @@ import pandas as pd
 
 from warte.core.curve import Frame, labelled, ticks
 from warte.core.report import Cell, Drawing, Notes, Page, Section, Table, Text, write_page
-from warte.core.search import Searched
 from warte.earth.classify.card import CARD
 from warte.earth.report.content import run_section, table_of
 from warte.earth.report.layers import shown
 from warte.earth.report.words import FOOTER
+
+if TYPE_CHECKING:
+    from warte.core.search import Searched
 
 LINE = "var(--plot)"  # the page's colour of curves
 SMOOTHED = 60  # points of a curve of losses

@@ -20,7 +20,8 @@ FloatArray = npt.NDArray[np.float64]
 Report = Callable[[str, int, int | None], None]
 
 SIDE = 2048  # pixels at most along a side of a picture in the page
-STRIP = 512  # rows of a scene that are read at once
+STRIP = 2**18  # pixels of a scene that are read at once
+SAMPLE = 2**20  # pixels from which the percentiles are taken
 STRETCH = (1.0, 99.0)  # percentiles that become black and white
 # Bands that make a picture, the first set that the scene has: red, green, blue.
 TRIPLES = (("red", "green", "blue"), ("nir", "red", "green"), ("swir16", "nir", "red"))
@@ -65,15 +66,16 @@ def quicklook(
     """
     step = steps(*scene.grid.shape, side)
     bands = chosen_bands(scene.bands)
-    strip = max(step, STRIP // step * step)
-    parts = []
+    strip = max(step, STRIP // scene.grid.columns // step * step)
+    high, wide = -(-scene.grid.rows // step), -(-scene.grid.columns // step)
+    values = np.empty((len(bands), high, wide), np.float32)
     for row in range(0, scene.grid.rows, strip):
         window = Window(row, 0, min(strip, scene.grid.rows - row), scene.grid.columns)
-        pixels = scene.read(window, bands)
-        parts.append(block_mean(pixels.values, step))
+        part = block_mean(scene.read(window, bands).values, step)
+        values[:, row // step : row // step + part.shape[1]] = part
         if report is not None:
             report("picture", min(row + strip, scene.grid.rows), scene.grid.rows)
-    return _coloured(np.concatenate(parts, axis=1)), step
+    return _coloured(values), step
 
 
 def block_mean(values: npt.NDArray[np.floating], step: int) -> FloatArray:
@@ -92,7 +94,7 @@ def block_mean(values: npt.NDArray[np.floating], step: int) -> FloatArray:
     return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
 
 
-def _coloured(values: FloatArray) -> ByteArray:
+def _coloured(values: npt.NDArray[np.float32]) -> ByteArray:
     """Each band stretched by itself; one band becomes grey."""
     valid = np.isfinite(values).all(axis=0)
     picture = np.zeros((*valid.shape, 4), np.uint8)
@@ -100,10 +102,10 @@ def _coloured(values: FloatArray) -> ByteArray:
     if not valid.any():
         return picture
     for channel in range(3):
-        band = values[min(channel, len(values) - 1)]
-        low, high = np.percentile(band[valid], STRETCH)
-        share = (band - low) / max(high - low, 1e-12)
-        picture[valid, channel] = np.rint(255 * np.clip(share[valid], 0, 1))
+        band = values[min(channel, len(values) - 1)][valid]
+        low, high = np.percentile(band[:: max(1, band.size // SAMPLE)], STRETCH)
+        share = (band - np.float32(low)) / np.float32(max(high - low, 1e-12))
+        picture[valid, channel] = np.rint(255 * np.clip(share, 0, 1))
     return picture
 
 
