@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from warte.core.errors import InputError, MissingExtraError, SettingsError
-from warte.core.search import SearchSettings, search
+from warte.core.search import SearchSettings, _finished, search
 
 optuna = pytest.importorskip("optuna")
 
@@ -72,7 +72,7 @@ def test_the_best_place_is_found_and_written(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "best.json").read_text())["number"] == found.number
 
 
-@pytest.mark.parametrize("pruner", ["halving", "hyperband", "median"])
+@pytest.mark.parametrize("pruner", ["halving", "hyperband", "median", "racing"])
 def test_bad_trials_are_given_up_early(tmp_path: Path, pruner: str) -> None:
     found = run(tmp_path / "out", trials=24, pruner=pruner, steps=9)
     pruned = found.trials[found.trials["state"] == "pruned"]
@@ -81,6 +81,42 @@ def test_bad_trials_are_given_up_early(tmp_path: Path, pruner: str) -> None:
     complete = found.trials[found.trials["state"] == "complete"]
     assert (complete["steps"] == 9).all()
     assert complete["value"].median() < pruned["value"].median()
+
+
+def lesson(trial: Any) -> float:
+    """From number to value; each gains exactly 3 after its first step, less 0.1 now and then."""
+    trial.suggest_float("x", 0, 1)
+    value = [1.0, 2.0, 5.0, 4.0, 3.0, 4.9, 4.7, 0.0][trial.number]
+    trial.report(value - 3 + 0.1 * (trial.number == 3), 1)
+    if trial.should_prune():
+        raise optuna.TrialPruned
+    return value
+
+
+def test_racing_gives_up_what_would_have_to_gain_more_than_others(tmp_path: Path) -> None:
+    found = run(tmp_path / "out", lesson, trials=8, pruner="racing", direction="maximize")
+    # Five trials without mercy; then the better half gained 3, 2.9, 3 (mean 2.967, deviation
+    # 0.058), so 4.9 may still become the best (hope 5.0), and 4.7 and 0 may not.
+    assert list(found.trials["state"]) == ["complete"] * 6 + ["pruned"] * 2
+    least = run(tmp_path / "least", lesson, trials=8, pruner="racing", patience=2)
+    assert (least.trials["state"] == "complete").all()
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_trial_that_was_given_up_counts_with_what_it_would_have_reached(sign: float) -> None:
+    def trial(first: float, value: float | None) -> Any:
+        return optuna.create_trial(
+            params={"x": 0.5},
+            distributions={"x": optuna.distributions.FloatDistribution(0, 1)},
+            value=None if value is None else sign * value,
+            intermediate_values={1: sign * first},
+            state=optuna.trial.TrialState["PRUNED" if value is None else "COMPLETE"],
+        )
+
+    done = [trial(2, 5), trial(1, 4), trial(0.5, None), trial(0, 0), trial(0, 0)]
+    known = _finished(optuna, done, sign)
+    # The better half gained 3; of the others, 0 at both steps, nothing is learnt.
+    assert [sign * other.value for other in known] == [5, 4, 3.5, 0, 0]
 
 
 def test_the_same_seed_gives_the_same_trials(tmp_path: Path) -> None:

@@ -1,10 +1,17 @@
 """Search for the best hyperparameters with Optuna, by one process or by many that share a study.
 
 The sampler is the tree-structured Parzen estimator: Bergstra, Bardenet, Bengio & Kégl, "Algorithms
-for hyper-parameter optimization", NeurIPS 2011. Trials that look bad early are given up by
-successive halving (Li et al., "A system for massively parallel hyperparameter tuning", MLSys
-2020), by Hyperband, which halves with several degrees of patience (Li et al., JMLR 18, 2018), or
-where they are worse than the median of the others at that step.
+for hyper-parameter optimization", NeurIPS 2011, of all parameters together (Falkner, Klein &
+Hutter, ICML 2018). A trial that was given up counts with the value that it would probably have
+reached.
+
+Trials that look bad early are given up by racing: complete trials show how far a value at a step
+goes on to change, and a trial that would have to gain much more than that to become the best is
+given up. With steps that are folds of a cross-validation, this compares fold by fold (Birattari et
+al., "A racing algorithm for configuring metaheuristics", GECCO 2002). Others: successive halving
+(Li et al., "A system for massively parallel hyperparameter tuning", MLSys 2020), Hyperband, which
+halves with several degrees of patience (Li et al., JMLR 18, 2018), or giving up what is worse than
+the median of the others at that step.
 
 Each trial draws from random numbers of its own place in the study. So a study of one worker that
 was stopped and goes on is the study that was not stopped; but for Hyperband, whose degrees of
@@ -40,9 +47,11 @@ Report = Callable[[str, int, int | None], None]  # (step, done, total or None)
 # it how well it does so far (`report(value, step)`, steps from 1) and give up where it
 # `should_prune()` by raising optuna.TrialPruned; it returns the value that is wanted.
 Objective = Callable[[Any], float]
-Pruner = Literal["none", "median", "halving", "hyperband"]
+Pruner = Literal["none", "median", "halving", "hyperband", "racing"]
 
-PRUNERS = ("none", "median", "halving", "hyperband")
+PRUNERS = ("none", "median", "halving", "hyperband", "racing")
+RACED = 5  # complete trials below which racing gives up none
+WIDE = 2.0  # a trial is given up where it would have to gain so many deviations more than others
 FEW = 20  # complete trials below which importances say little
 OWNER = "owner"  # attribute of a trial: the process that runs it
 UNOWNED_S = 60.0  # a running trial that nobody claims is dead after this time
@@ -58,7 +67,7 @@ class SearchSettings:
     direction: Literal["minimize", "maximize"] = "minimize"
     storage: str = ""  # a journal file, or the URL of a database; shared by all that search
     study: str = "search"  # name of the study in the storage
-    pruner: Pruner = "halving"
+    pruner: Pruner = "racing"
     steps: int = 0  # steps of a trial that is not pruned, for hyperband; 0: learnt from the first
     patience: int = 1  # steps before any trial is pruned
     random: int = 10  # trials drawn at random before the sampler learns from them
@@ -233,6 +242,8 @@ def _pruner(optuna: Any, settings: SearchSettings) -> Any:
             return pruners.MedianPruner(n_startup_trials=settings.random, n_warmup_steps=least)
         case "halving":
             return pruners.SuccessiveHalvingPruner(min_resource=least, reduction_factor=3)
+        case "racing":
+            return _racing(optuna, least)
         case "hyperband":
             return pruners.HyperbandPruner(
                 min_resource=least, max_resource=settings.steps or "auto", reduction_factor=3
@@ -241,37 +252,114 @@ def _pruner(optuna: Any, settings: SearchSettings) -> Any:
             return pruners.NopPruner()
 
 
+def _racing(optuna: Any, least: int) -> Any:
+    """A pruner that gives up what will hardly become the best."""
+
+    class Racing(optuna.pruners.BasePruner):  # type: ignore[misc]
+        """Defined here because Optuna is imported late."""
+
+        def prune(self, study: Any, trial: Any) -> bool:
+            step = trial.last_step
+            if step is None or step < least:
+                return False
+            sign = _sign(study)
+            complete = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+            gains = _gains(complete, step, sign)
+            if len(gains) < _better(RACED):
+                return False
+            spread = gains.std(ddof=1) * (1 + 1 / len(gains)) ** 0.5
+            hoped = sign * trial.intermediate_values[step] + gains.mean() + WIDE * spread
+            return bool(hoped < max(sign * other.value for other in complete))
+
+    return Racing()
+
+
+def _sign(study: Any) -> float:
+    """What makes more of a value better."""
+    return 1.0 if study.direction.name == "MAXIMIZE" else -1.0
+
+
+def _better(count: int) -> int:
+    """How many trials the better half of so many are."""
+    return (count + 1) // 2
+
+
+def _gains(complete: list[Any], step: int, sign: float) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """How much the better half of the complete trials gained from a step to the end.
+
+    The better half only, because what bad trials do after a step says little about good ones.
+    """
+    told = [trial for trial in complete if step in trial.intermediate_values]
+    told.sort(key=lambda trial: (-sign * trial.value, trial.number))
+    better = told[: _better(len(told))]
+    return np.array([sign * (trial.value - trial.intermediate_values[step]) for trial in better])
+
+
 def _sampler(optuna: Any, settings: SearchSettings) -> Any:
     """TPE whose random numbers depend on the seed and the place of the trial alone."""
+    state = optuna.trial.TrialState
+    space = optuna.search_space.IntersectionSearchSpace(include_pruned=True)
 
     class PlacedSampler(optuna.samplers.BaseSampler):  # type: ignore[misc]
         """Defined here because Optuna is imported late."""
 
         def infer_relative_search_space(self, study: Any, trial: Any) -> Any:
-            return _tpe(0).infer_relative_search_space(study, trial)
+            found = space.calculate(study).items()
+            return {name: values for name, values in found if not values.single()}
 
         def sample_relative(self, study: Any, trial: Any, search_space: Any) -> Any:
-            sampler = _tpe(_seed(study, trial, "relative"))
-            return sampler.sample_relative(study, trial, search_space)
+            done = study.get_trials(deepcopy=False, states=(state.COMPLETE, state.PRUNED))
+            if len(done) < settings.random or not search_space:
+                return {}
+            known = _finished(optuna, done, _sign(study))
+            learnt = optuna.create_study(
+                direction=settings.direction,
+                sampler=_tpe(1, _seed(study, trial, "relative"), multivariate=True),
+            )
+            learnt.add_trials(known)
+            return learnt.ask(search_space).params
 
         def sample_independent(self, study: Any, trial: Any, name: str, distribution: Any) -> Any:
-            sampler = _tpe(_seed(study, trial, name))
+            sampler = _tpe(settings.random, _seed(study, trial, name), multivariate=False)
             return sampler.sample_independent(study, trial, name, distribution)
 
-        def after_trial(self, study: Any, trial: Any, state: Any, values: Any) -> None:
-            _tpe(0).after_trial(study, trial, state, values)
-
-    def _tpe(seed: int) -> Any:
-        return optuna.samplers.TPESampler(n_startup_trials=settings.random, seed=seed)
+    def _tpe(random: int, seed: int, *, multivariate: bool) -> Any:
+        with warnings.catch_warnings():
+            # Optuna calls it experimental since 2020.
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return optuna.samplers.TPESampler(
+                n_startup_trials=random, seed=seed, multivariate=multivariate
+            )
 
     def _seed(study: Any, trial: Any, use: str) -> int:
-        failed = (optuna.trial.TrialState.FAIL,)
-        lost = study.get_trials(deepcopy=False, states=failed)
+        lost = study.get_trials(deepcopy=False, states=(state.FAIL,))
         place = trial.number - sum(other.number < trial.number for other in lost)
         words = [settings.seed, place, zlib.crc32(use.encode())]
         return int(np.random.SeedSequence(words).generate_state(1)[0])
 
     return PlacedSampler()
+
+
+def _finished(optuna: Any, done: list[Any], sign: float) -> list[Any]:
+    """Complete and pruned trials, all as complete ones; pruned ones with the value to be expected.
+
+    Otherwise the sampler would take each complete trial for better than each pruned one.
+    """
+    complete = [trial for trial in done if trial.state.name == "COMPLETE"]
+    known = []
+    for trial in done:
+        value, step = trial.value, trial.last_step
+        if value is None and step is not None:  # given up
+            gains = _gains(complete, step, sign)
+            value = trial.intermediate_values[step] + sign * (gains.mean() if len(gains) else 0.0)
+        if value is None or not np.isfinite(value):
+            continue
+        known.append(
+            optuna.create_trial(
+                params=trial.params, distributions=trial.distributions, value=float(value)
+            )
+        )
+    return known
 
 
 def _requeue_dead(optuna: Any, study: Any) -> None:
