@@ -31,11 +31,13 @@ def test_regions_are_those_of_scipy(
     score = np.where(rng.random((50, 70)) < density, 5 + rng.random((50, 70)), 1.0)
     score[20:25, 30:40] = np.nan
     grid = Grid(50, 70, Affine(0.001, 0, 13, 0, -0.001, 48), CRS.from_epsg(4326))
-    frame = regions_of(written(tmp_path / "a.tif", score, grid), grid, 4.0, 3, 20.0)
+    frame = regions_of(written(tmp_path / "a.tif", score, grid), grid, 4.0, 3, 20.0, 6.0)
     labels, _ = ndimage.label(score > 4, np.ones((3, 3)))
     sizes = np.bincount(labels.ravel())[1:]
     sums = ndimage.sum(np.nan_to_num(score), labels, np.arange(1, len(sizes) + 1))
-    assert sorted(frame["pixels"]) == sorted(sizes[(sizes >= 3) & (sums >= 20)])
+    assert sorted(frame["pixels"]) == sorted(
+        sizes[(sizes >= 3) & (sums >= 20) & (sums - 4 * sizes >= 6)]
+    )
     areas = pixel_area_ha(grid)
     for row in frame.itertuples():
         part = labels == labels[row.row, row.column]
@@ -51,7 +53,7 @@ def test_regions_are_those_of_scipy(
 
 def test_no_region_is_an_empty_table_with_the_same_columns(tmp_path: Path) -> None:
     grid = Grid(8, 9, Affine(1, 0, 0, 0, -1, 8), None)
-    frame = regions_of(written(tmp_path / "a.tif", np.ones((8, 9)), grid), grid, 4.0, 1, 0.0)
+    frame = regions_of(written(tmp_path / "a.tif", np.ones((8, 9)), grid), grid, 4.0, 1, 0.0, 0.0)
     assert len(frame) == 0
     assert list(frame.columns) == [
         "region", "score", "peak", "evidence", "pixels", "area_ha", "x", "y",

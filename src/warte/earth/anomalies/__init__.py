@@ -19,6 +19,7 @@ from warte.earth.anomalies.background import Report
 from warte.earth.anomalies.regions import regions_of
 from warte.earth.anomalies.score import Scorer, fit, margin
 from warte.earth.anomalies.settings import AnomalySettings, Member, Method
+from warte.earth.anomalies.texture import texture_law
 from warte.earth.scene import Scene
 from warte.earth.whole import Output, map_scenes
 from warte.earth.write import write_regions
@@ -46,14 +47,17 @@ class Found:
     """Facts of a run.
 
     methods: their names, and how much each counts. threshold: score above which a pixel belongs to
-    a region. evidence: the least sum of scores of a region. regions: how many. region_px, valid_px:
-    pixels in regions, and pixels with a score. components: principal components that were used.
+    a region. evidence: the least sum of scores of a region, more than chance makes it in
+    independent pixels. mass: the least sum of what its scores have above the threshold, more than
+    chance makes it in a picture of the same texture. regions: how many. region_px, valid_px: pixels
+    in regions, and pixels with a score. components: principal components that were used.
     variance: share of the variance in them.
     """
 
     methods: dict[str, float]
     threshold: float
     evidence: float
+    mass: float
     regions: int
     region_px: int
     valid_px: int
@@ -97,17 +101,22 @@ def anomalies(
         report=report,
     )  # fmt: skip
     threshold = float(-np.log10(settings.false_alarms))
-    evidence = least_evidence(scorer.background.pixels, settings.false_regions)
-    frame = regions_of(out / PICTURE.name, scene.grid, threshold, settings.smallest_px, evidence)
+    law = texture_law(scene, scorer, threshold, settings.seed, pool, report)
+    pixels, asked = scorer.background.pixels, settings.false_regions
+    evidence, mass = least_evidence(pixels, asked), law.least(pixels, asked)
+    frame = regions_of(
+        out / PICTURE.name, scene.grid, threshold, settings.smallest_px, evidence, mass
+    )
     write_regions(out, frame)
     used, variances = scorer.methods.variances, scorer.background.variances
     return Found(
         methods={name: weight for name, weight in scorer.weights.items()},
         threshold=threshold,
         evidence=evidence,
+        mass=mass,
         regions=len(frame),
         region_px=int(frame["pixels"].sum()),
-        valid_px=scorer.background.pixels,
+        valid_px=pixels,
         components=len(used),
         variance=float(used.sum() / variances.sum()),
     )

@@ -68,8 +68,9 @@ class View:
 
 @dataclass(frozen=True)
 class Patch:
-    """A piece of the sample: what is seen around it, and which part of that it is."""
+    """A piece of the sample: where it is, what is seen around it, and which part of that it is."""
 
+    place: Window
     view: View
     core: tuple[slice, slice]
 
@@ -160,5 +161,5 @@ def sample(
         seen = place.grown(margin, scene.grid.rows, scene.grid.columns)
         pixels = scene.read(seen)
         view = background.project(pixels.values, pixels.valid, components)
-        pieces.append(Patch(view, place.within(seen)))
+        pieces.append(Patch(place, view, place.within(seen)))
     return pieces

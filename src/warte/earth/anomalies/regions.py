@@ -25,13 +25,14 @@ NEIGHBOURS = ((0, 1), (1, -1), (1, 0), (1, 1))
 
 
 def regions_of(
-    path: Path, grid: Grid, threshold: float, smallest: int, evidence: float
+    path: Path, grid: Grid, threshold: float, smallest: int, evidence: float, mass: float
 ) -> geopandas.GeoDataFrame:
     """Pixels of a score picture above a threshold that touch, by an edge or a corner.
 
     smallest: pixels that a region has at least. evidence: the least sum of its scores; a score is
     -log10 of a chance, so the sum is that of the chance that as many independent pixels of the
-    background are all as high.
+    background are all as high. mass: the least sum of what its scores have above the
+    threshold, see `texture`.
 
     Returns columns region (int64, from 1, the most evidence first), score (float64, mean), peak
     (float64), evidence (float64), pixels (int64), area_ha (float64, NaN without a CRS), x and y
@@ -48,7 +49,8 @@ def regions_of(
     for low, high in pairwise(starts):
         part = order[low:high]
         together = scores[part].sum()
-        if len(part) < smallest or together < evidence:
+        above = together - threshold * len(part)
+        if len(part) < smallest or together < evidence or above < mass:
             continue
         peak = part[scores[part].argmax()]
         x, y = _place(grid.transform, columns[peak] + 0.5, rows[peak] + 0.5)

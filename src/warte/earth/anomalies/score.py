@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from warte.core.data.tiles import Window
 from warte.core.errors import InputError
 from warte.earth.anomalies.background import (
     Background,
@@ -70,6 +71,7 @@ class Scorer:
     """From pixels to the anomaly score; what `warte.earth.whole.map_scenes` applies.
 
     tails: of each method's score. weights: of each method. joined: of their weighted mean.
+    sample: where the pieces lie that it was fitted to.
     """
 
     background: Background
@@ -77,6 +79,7 @@ class Scorer:
     tails: dict[Member, Tail]
     weights: dict[Member, float]
     joined: Tail
+    sample: tuple[Window, ...]
 
     def __call__(self, pixels: Sequence[Pixels]) -> dict[str, Float32Array]:
         """The picture of one window."""
@@ -176,4 +179,4 @@ def _calibrated(
     scores = {name: np.concatenate(parts) for name, parts in found.items()}
     tails = {name: fit_tail(score) for name, score in scores.items()}
     joined = fit_tail(weighted(scores, tails, weights))
-    return Scorer(background, methods, tails, weights, joined)
+    return Scorer(background, methods, tails, weights, joined, tuple(p.place for p in patches))
