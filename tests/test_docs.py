@@ -226,6 +226,19 @@ def test_the_readme_shows_a_flood_that_is_found(
     assert _numbers_gone(shown) == _numbers_gone(told)[-len(_numbers_gone(shown)) :]
 
 
+def test_the_python_of_the_earth_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    place = ["earth", "simulate", "--preset", "fields", "--side-m", "640", "--out", "x", "-q"]
+    assert main(place) == 0
+    (scene,) = (tmp_path / "x" / "scenes").iterdir()
+    scene.rename(tmp_path / "scene.tif")
+    (program,) = _python(ROOT / "docs" / "earth.md")
+    seen: dict[str, Any] = {}
+    exec(program, seen)  # noqa: S102
+    assert seen["found"].clusters == 4
+    assert (tmp_path / "clusters" / "clusters.tif").is_file()
+
+
 def _numbers_gone(lines: list[str]) -> list[list[str]]:
     """The words of the lines, numbers and rules left out."""
     found = [re.sub(r"[\d.─]+", "", line).split() for line in lines]
