@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -222,6 +222,7 @@ def cluster_scenes(
         starts=starts, iterations=iterations, radius=radius, chunk=chunk, seed=seed,
     )  # fmt: skip
     if engine in ("mpi", "torch"):
+        _check_scheduler(engine, scheduler)
         found = _cluster_together(engine, scenes, settings, fill, quality, out, force, quiet)
         if found is None:
             return
@@ -530,6 +531,12 @@ def _serves(engine: Engine | Literal["torch"]) -> bool:
     return serve(engine)
 
 
+def _check_scheduler(engine: Engine | Literal["torch"], scheduler: str) -> None:
+    """Refuse the address of a scheduler that would not be used."""
+    if scheduler and engine != "dask":
+        raise SettingsError(f"--scheduler is for --engine dask, not for {engine}; leave it out")
+
+
 @contextmanager
 def _working(
     out: Path,
@@ -546,8 +553,7 @@ def _working(
 
     if engine == "torch":
         raise SettingsError("--engine torch: only `cluster` works so; use processes, mpi or dask")
-    if scheduler and engine != "dask":
-        raise SettingsError(f"--scheduler is for --engine dask, not for {engine}; leave it out")
+    _check_scheduler(engine, scheduler)
     command = command_line()
     with (
         executor(engine, workers, scheduler=scheduler) as pool,
@@ -578,19 +584,28 @@ def _cluster_together(
     from warte.earth.cluster.ranks import mpi_ranks, together, torch_ranks
     from warte.earth.read import read_many
 
-    with mpi_ranks() if engine == "mpi" else torch_ranks() as ranks:
+    with mpi_ranks() if engine == "mpi" else torch_ranks() as ranks, ExitStack() as stack:
+        if engine == "mpi" and ranks.size == 1:
+            raise SettingsError(
+                "--engine mpi: this is a single process; type: mpiexec -n 4 warte ... --engine mpi"
+            )
         scenes = together(ranks, lambda: read_many(places, fill=_fill(fill), quality=quality))
         if ranks.rank != 0:
             together(ranks, lambda: None)
             cluster(scenes, settings, out=out.with_name(f".{out.name}.none"), group=ranks)
             return None
-        folder = RunFolder(out, force=force, command=command_line(), seed=settings.seed)
-        together(ranks, folder.__enter__)
-        with folder as run, progress(quiet) as report:
+        run = RunFolder(out, force=force, command=command_line(), seed=settings.seed)
+
+        def begin() -> None:
+            stack.enter_context(run)
             _opened(run, scenes)
-            with run.step("cluster"):
-                found = cluster(scenes, settings, out=run.path, group=ranks, report=report)
-            _finish(run, scenes, found, settings)
+
+        # Whatever may fail here alone is said to the others, which would wait for ever.
+        together(ranks, begin)
+        report = stack.enter_context(progress(quiet))
+        with run.step("cluster"):
+            found = cluster(scenes, settings, out=run.path, group=ranks, report=report)
+        _finish(run, scenes, found, settings)
         return found
 
 
