@@ -51,7 +51,7 @@ Pruner = Literal["none", "median", "halving", "hyperband", "racing"]
 
 PRUNERS = ("none", "median", "halving", "hyperband", "racing")
 RACED = 5  # complete trials below which racing gives up none
-WIDE = 2.0  # a trial is given up where it would have to gain so many deviations more than others
+WIDE = 1.0  # a trial is given up where it would have to gain so many deviations more than others
 FEW = 20  # complete trials below which importances say little
 OWNER = "owner"  # attribute of a trial: the process that runs it
 UNOWNED_S = 60.0  # a running trial that nobody claims is dead after this time
