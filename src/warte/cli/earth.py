@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from warte.core.data.runs import RunFolder
-    from warte.core.train.parallel import Layout
+    from warte.core.train.layout import Layout
     from warte.earth.scene import Scene
     from warte.earth.train import TrainSettings
 
@@ -421,6 +421,12 @@ def train_model(
     stages: Annotated[int, typer.Option(min=0, help="Processes of a pipeline.")] = 0,
     schedule: Annotated[Schedule, typer.Option(help="Order of a pipeline's passes.")] = "1f1b",
     microbatches: Annotated[int, typer.Option(min=1, help="Pieces of a pipeline's batch.")] = 4,
+    checkpoint_every: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="STEPS", help="After which a network can go on; else a tenth of all."
+        ),
+    ] = None,
     device: DeviceOption = "auto",
     fill: FillOption = "auto",
     quality: QualityOption = True,
@@ -431,17 +437,18 @@ def train_model(
 ) -> None:
     """Learn classes from scenes and labels; groups of labels are held out to judge the model.
 
-    Starts its processes itself, or joins those of torchrun, mpiexec or srun. Writes
-    model.safetensors, model.json with the figures, report.html, run.json.
+    Starts its processes itself, or joins those of torchrun, mpiexec or srun. A network whose
+    training was stopped goes on with the same command. Writes model.safetensors, model.json with
+    the figures, report.html, run.json.
     Example: warte earth train scenes --labels fields.gpkg --strategy ddp --devices 2 --out model
     """
-    from warte.core.train.parallel import Layout
+    from warte.core.train.layout import Layout
 
     layout = Layout(strategy, devices, tensor, stages, schedule, microbatches)
     settings = _train_settings(method, clouds, _names(bands), steps, batch, seed)
     found = _train(
-        scenes, labels, field, settings, layout, choose_device(device), fill, quality, out, force,
-        quiet,
+        scenes, labels, field, settings, layout, choose_device(device), checkpoint_every or 0, fill,
+        quality, out, force, quiet,
     )  # fmt: skip
     if found is None:
         return
@@ -465,9 +472,9 @@ def search_settings(
     method: MethodOption = "boosting",
     bands: BandsOption = "",
     pruner: Annotated[
-        Literal["none", "median", "halving", "hyperband"],
+        Literal["none", "median", "halving", "hyperband", "racing"],
         typer.Option(help="Which trials are given up early."),
-    ] = "halving",
+    ] = "racing",
     storage: Annotated[
         str,
         typer.Option(metavar="PLACE", help="File or database that several searches share."),
@@ -616,6 +623,7 @@ def _train(
     settings: "TrainSettings",
     layout: "Layout",
     device: str,
+    every: int,
     fill: str,
     quality: bool,
     out: Path,
@@ -639,8 +647,10 @@ def _train(
             f"give --strategy ddp --devices {started[1]}, or another layout of as many"
         )
     if started is not None and started[0] != 0:
-        nowhere = out.with_name(f".{out.name}.none")
-        return train(opened, known, settings, out=nowhere, layout=layout, device=device)
+        return train(
+            opened, known, settings, out=out.expanduser().resolve(), layout=layout, device=device,
+            checkpoint_every=every,
+        )  # fmt: skip
     command = command_line()
     with (
         RunFolder(out, force=force, command=command, seed=settings.seed) as run,
@@ -650,8 +660,9 @@ def _train(
         run.add_input(labels)
         with run.step("train"):
             found = train(
-                opened, known, settings, out=run.path, layout=layout, device=device, report=report
-            )
+                opened, known, settings, out=run.path, layout=layout, device=device,
+                checkpoint_every=every, report=report, tell=None if quiet else _tell,
+            )  # fmt: skip
         assert found is not None  # this is process 0
         run.note(settings=settings, layout=layout, notes=found.notes)
         write_model_report(
@@ -659,6 +670,10 @@ def _train(
             seconds=run.seconds,
         )  # fmt: skip
     return found
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def _train_settings(

@@ -7,6 +7,7 @@ WarteError
 ├── SettingsError      a flag or a value is out of range
 ├── OutputError        the results cannot be written
 ├── MissingExtraError  an optional package is not installed
+├── StoppedError       stopped from outside; started again, it goes on from what it kept
 └── DataError          a registered file is unknown, damaged or not here
 
 The command line turns them into `error: ...` on stderr and exit code 2.
@@ -43,6 +44,10 @@ class MissingExtraError(WarteError):
         )
         self.package = package
         self.extra = extra
+
+
+class StoppedError(WarteError):
+    """A run was stopped from outside; started again, it goes on from what it has kept."""
 
 
 class DataError(WarteError):

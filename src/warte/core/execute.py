@@ -33,7 +33,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, Literal, TypeVar
 
-from warte.core.errors import MissingExtraError, SettingsError, WarteError
+from warte.core.errors import MissingExtraError, SettingsError, StoppedError, WarteError
 
 Engine = Literal["processes", "mpi", "dask"]
 A = TypeVar("A")
@@ -45,7 +45,7 @@ POLL_S = 0.01  # how often a rank without work looks whether there is some
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-class LostWorkerError(WarteError):
+class LostWorkerError(StoppedError):
     """A worker died over one piece again and again, or the cluster cannot be reached."""
 
 

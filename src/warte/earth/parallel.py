@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from torch import nn
-from torch.distributed.tensor.parallel import ColwiseParallel, ParallelStyle, RowwiseParallel
 
 from warte.core.errors import SettingsError
 from warte.core.train.parallel import Plan
 from warte.earth.model import Block, Chain
 
+if TYPE_CHECKING:
+    from torch.distributed.tensor.parallel import ParallelStyle
+
 
 def tensor(model: nn.Module) -> dict[str, ParallelStyle]:
     """Each process has some of the wide channels of every block; the narrow ones are added up."""
+    from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel
+
     plan: dict[str, ParallelStyle] = {}
     for name, module in model.named_modules():
         if isinstance(module, Block):

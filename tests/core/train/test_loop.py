@@ -154,7 +154,7 @@ def test_half_a_checkpoint_is_not_taken(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.undo()
     assert (tmp_path / ".saving" / "facts.json").is_file()
     assert _fit(out=tmp_path).resumed == 3
-    _interrupted(tmp_path, 6)  # what lies about is cleared away
+    _interrupted(tmp_path, 7)  # what lies about is cleared away
     assert not (tmp_path / ".saving").exists()
 
 
@@ -171,7 +171,7 @@ def test_a_finished_training_is_not_run_again(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_another_training(tmp_path: Path) -> None:
-    _interrupted(tmp_path, 3)
+    _interrupted(tmp_path, 4)
     with pytest.raises(InputError, match=r"step-00000003 was saved with --seed 4; give the same"):
         _fit(LoopSettings(**{**vars(SETTINGS), "seed": 5}), tmp_path)
     with pytest.raises(InputError, match=r"0\.weight is 5 x 3 there and 7 x 3 here; it was saved"):
@@ -183,7 +183,7 @@ def test_a_checkpoint_of_another_training(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [".metadata", "facts.json", "__0_0.distcp"])
 def test_a_damaged_checkpoint(name: str, tmp_path: Path) -> None:
-    _interrupted(tmp_path, 6)
+    _interrupted(tmp_path, 7)
     path = tmp_path / "step-00000006" / name
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(InputError, match=r"step-00000006: the checkpoint is damaged .*; remove it"):

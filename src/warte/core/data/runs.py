@@ -20,7 +20,7 @@ from typing import Any
 
 from warte.core.data.checksum import sha256_of_file, sha256_of_folder
 from warte.core.data.disk import is_disk_full
-from warte.core.errors import InputError, OutputError
+from warte.core.errors import InputError, OutputError, StoppedError
 
 RUN_FILE = "run.json"
 PARTIAL = re.compile(r"\.(.+)\.partial-[0-9a-f]{8}")  # temporary folder of results of some name
@@ -48,10 +48,8 @@ def remove_kept(out: Path) -> None:
 
 
 def stopped(problem: BaseException) -> bool:
-    """Whether a run that ended so can go on later: Ctrl-C, SIGTERM, workers that died."""
-    from warte.core.execute import LostWorkerError
-
-    return not isinstance(problem, Exception) or isinstance(problem, LostWorkerError)
+    """Whether a run that ended so can go on later: Ctrl-C, SIGTERM, processes that died."""
+    return not isinstance(problem, Exception) or isinstance(problem, StoppedError)
 
 
 class RunFolder:
@@ -65,7 +63,7 @@ class RunFolder:
     On a clean exit run.json is written and the folder is renamed to `out`. On any exception,
     Ctrl-C included, the temporary folder is removed and `out` stays as it was. Temporary folders
     of runs that were killed go when the next run with the same `out` begins. Pieces that a run
-    kept beside it (`warte.core.data.resume`) stay after Ctrl-C, a kill, or the death of workers.
+    kept beside it (`warte.core.data.resume`) stay after Ctrl-C, a kill, or a `StoppedError`.
 
     Args:
         out: the folder to make; missing parents are made too.

@@ -21,18 +21,23 @@ from typing import Any
 
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed import checkpoint as dcp
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from warte.core.data.disk import is_disk_full
-from warte.core.errors import InputError, OutputError
+from warte.core.errors import InputError, OutputError, StoppedError
 from warte.core.train.launch import together
 
 NAME = re.compile(r"step-(\d{8})")
 FACTS = "facts.json"
 UNFINISHED = ".saving"
 KEPT = 2  # the newest, and the one before
+
+
+class NotSavedError(StoppedError, OutputError):
+    """A checkpoint cannot be written; the one before is good."""
+
+
+class DamagedError(StoppedError, InputError):
+    """A checkpoint cannot be read; the one before may be good."""
 
 
 def save(folder: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Path:
@@ -46,18 +51,20 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping[
         facts: what JSON knows, the same in all processes.
 
     Raises:
-        OutputError: it cannot be written, in all processes.
+        NotSavedError: it cannot be written, in all processes.
         LostError: another process has ended.
     """
+    from torch.distributed import checkpoint as dcp
+
     place, unfinished = folder / f"step-{step:08d}", folder / UNFINISHED
     first = not dist.is_initialized() or dist.get_rank() == 0
-    with together(), _writing(folder):
+    with together(), writing(folder):
         if first:
             shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir(parents=True)
-    with together(), _writing(folder):
+    with together(), writing(folder):
         dcp.save(dict(tensors), checkpoint_id=unfinished, no_dist=not dist.is_initialized())
-    with together(), _writing(folder):
+    with together(), writing(folder):
         if first:
             (unfinished / FACTS).write_text(json.dumps(dict(facts)), encoding="utf-8")
             shutil.rmtree(place, ignore_errors=True)
@@ -72,6 +79,11 @@ def latest(folder: Path) -> Path | None:
     return next(reversed(_complete(folder)), None)
 
 
+def steps(folder: Path) -> list[int]:
+    """Of the complete checkpoints in a folder, from the oldest."""
+    return [int(path.name.removeprefix("step-")) for path in _complete(folder)]
+
+
 def _complete(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
@@ -84,9 +96,13 @@ def load(place: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     Load only checkpoints that you trust: their table of contents is a pickle.
 
     Raises:
-        InputError: it is of another model, or damaged.
+        InputError: it is of another model.
+        DamagedError: it cannot be read.
         LostError: another process has ended.
     """
+    from torch.distributed import checkpoint as dcp
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+
     with together(), _reading(place):
         reader = dcp.FileSystemReader(place)
         stored = reader.read_metadata().state_dict_metadata
@@ -118,39 +134,50 @@ def _alone_is_fine() -> Iterator[None]:
 
 
 @contextmanager
-def _writing(folder: Path) -> Iterator[None]:
+def writing(folder: Path) -> Iterator[None]:
+    """Turn a failure to write into one line.
+
+    Raises:
+        NotSavedError: the disk is full, or the folder cannot be written.
+    """
+    from torch.distributed.checkpoint.api import CheckpointException
+
     try:
         with _alone_is_fine():
             yield
     except (OSError, CheckpointException) as problem:
         if _any_disk_full(problem):
-            raise OutputError(
+            raise NotSavedError(
                 f"the disk of {folder} is full; the checkpoint before is kept; make room and start "
                 "again"
             ) from problem
-        raise OutputError(
+        raise NotSavedError(
             f"cannot write a checkpoint into {folder}: {_reason(problem)}; the one before is kept"
         ) from problem
 
 
 @contextmanager
 def _reading(place: Path) -> Iterator[None]:
+    from torch.distributed.checkpoint.api import CheckpointException
+
     try:
         with _alone_is_fine():
             yield
     except (OSError, EOFError, ValueError, pickle.UnpicklingError, CheckpointException) as problem:
-        raise InputError(
+        raise DamagedError(
             f"{place}: the checkpoint is damaged ({_reason(problem)}); remove it, and the one "
             "before will be used"
         ) from problem
 
 
-def _any_disk_full(problem: OSError | CheckpointException) -> bool:
+def _any_disk_full(problem: BaseException) -> bool:
     return any(is_disk_full(cause) for cause in _causes(problem))
 
 
 def _causes(problem: BaseException) -> list[BaseException]:
     """What went wrong in the processes, or the problem itself."""
+    from torch.distributed.checkpoint.api import CheckpointException
+
     if isinstance(problem, CheckpointException):
         return [cause for cause, _ in problem.failures.values()]
     return [problem]

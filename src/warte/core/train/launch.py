@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import importlib
+import itertools
 import multiprocessing
 import os
 import pickle
@@ -21,6 +22,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Literal, TypeVar
@@ -29,11 +31,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from warte.core.errors import MissingExtraError, SettingsError, WarteError
+from warte.core.errors import MissingExtraError, SettingsError, StoppedError, WarteError
 
 T = TypeVar("T")
 
 TIMEOUT_S = 60.0
+PATIENCE_S = 1800.0  # enough for one process to work alone, as process 0 does between steps
 PORT = "29500"  # where processes of one machine meet, when the launcher does not say
 # Names under which launchers say which process this is, how many there are, and which one it is on
 # this machine. Those of MPI stand before SLURM's: mpiexec starts its helpers by srun.
@@ -48,7 +51,7 @@ LOCAL_SIZES = ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
 GRACE_S = 5.0  # what the others have to say for themselves after one process has ended
 
 
-class LostError(WarteError):
+class LostError(StoppedError):
     """Another process has ended or does not answer; nothing can be agreed on any more."""
 
 
@@ -78,12 +81,17 @@ def launched() -> tuple[int, int, int] | None:
 
 
 @contextmanager
-def group(*, cuda: bool = False, timeout_s: float = TIMEOUT_S) -> Iterator[Place]:
+def group(
+    *, cuda: bool = False, timeout_s: float = TIMEOUT_S, patience_s: float | None = None
+) -> Iterator[Place]:
     """Join the other processes of this run, and part from them at the end.
+
+    A process that ends is noticed at once, because its connections close.
 
     Args:
         cuda: compute on a GPU of this machine (NCCL), else on the CPU (Gloo).
-        timeout_s: how long to wait for another process, in seconds.
+        timeout_s: how long to wait for another process to come first, in seconds.
+        patience_s: how long to wait for one that is busy, in seconds; None: as long.
 
     Raises:
         SettingsError: the program was not started by a launcher.
@@ -104,17 +112,49 @@ def group(*, cuda: bool = False, timeout_s: float = TIMEOUT_S) -> Iterator[Place
     place = Place(rank, size, torch.device(device))
     if cuda:
         torch.cuda.set_device(place.device)
+    patience_s = timeout_s if patience_s is None else patience_s
     with waiting(timeout_s):
+        store = _gathered(rank, size, timeout_s, patience_s)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if cuda else "gloo",
+            store=store,
             rank=rank,
             world_size=size,
-            timeout=datetime.timedelta(seconds=timeout_s),
+            timeout=datetime.timedelta(seconds=patience_s),
         )
     try:
         yield place
     finally:
         dist.destroy_process_group()
+
+
+def _gathered(rank: int, size: int, timeout_s: float, patience_s: float) -> dist.Store:
+    """Where the processes leave each other their addresses, when all of them have come.
+
+    The place stays open as long as process 0 lives, so that those that come early to the next
+    group of the same run wait there, and not at one that closes.
+    """
+    place = _open_store(os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"], rank, size, timeout_s)
+    number = next(place.groups)
+    store = dist.PrefixStore(f"warte/{number}", place.store)
+    store.set(str(rank), "here")
+    patience = datetime.timedelta(seconds=patience_s if number else timeout_s)
+    store.wait([str(other) for other in range(size)], patience)
+    place.store.set_timeout(datetime.timedelta(seconds=patience_s))
+    return store
+
+
+@dataclass(frozen=True)
+class _Store:
+    store: dist.Store
+    groups: Iterator[int]  # numbers of the groups that meet there
+
+
+@cache
+def _open_store(host: str, port: str, rank: int, size: int, timeout_s: float) -> _Store:
+    timeout = datetime.timedelta(seconds=timeout_s)
+    store, _, _ = next(dist.rendezvous("env://", rank, size, timeout=timeout))
+    return _Store(store, itertools.count())
 
 
 def _meeting(rank: int, size: int) -> tuple[str, str]:
@@ -258,6 +298,7 @@ def run(
     *args: Any,
     cuda: bool = False,
     timeout_s: float = TIMEOUT_S,
+    patience_s: float | None = None,
 ) -> T | None:
     """Call `function(place, *args)` in so many processes, however this one was started.
 
@@ -267,7 +308,7 @@ def run(
     Args:
         devices: processes, at least 1; one GPU each if `cuda`.
         function: with what it gets and gives can be pickled.
-        cuda, timeout_s: see `group`.
+        cuda, timeout_s, patience_s: see `group`.
 
     Returns:
         What it returned in process 0; None in the other processes of a launcher.
@@ -283,12 +324,14 @@ def run(
                 f"--devices is {devices}, and the launcher started {found[1]} processes; "
                 f"give --devices {found[1]}, or start {devices}"
             )
-        with group(cuda=cuda, timeout_s=timeout_s) as place:
+        with group(cuda=cuda, timeout_s=timeout_s, patience_s=patience_s) as place:
             result = function(place, *args)
             return result if place.rank == 0 else None
     if devices == 1:
         return function(Place(0, 1, torch.device("cuda" if cuda else "cpu")), *args)
-    return start_local(devices, function, *args, cuda=cuda, timeout_s=timeout_s)
+    return start_local(
+        devices, function, *args, cuda=cuda, timeout_s=timeout_s, patience_s=patience_s
+    )
 
 
 def start_local(
@@ -297,6 +340,7 @@ def start_local(
     *args: Any,
     cuda: bool = False,
     timeout_s: float = TIMEOUT_S,
+    patience_s: float | None = None,
 ) -> T:
     """Call `function(place, *args)` in so many new processes of this machine, as one group.
 
@@ -304,7 +348,7 @@ def start_local(
     none waits for it.
 
     Args:
-        devices, function, cuda, timeout_s: see `run`.
+        devices, function, cuda, timeout_s, patience_s: see `run`.
 
     Returns:
         What it returned in process 0.
@@ -329,7 +373,18 @@ def start_local(
             ear, mouth = context.Pipe(duplex=False)
             process: BaseProcess = context.Process(
                 target=_work,
-                args=(mouth, rank, devices, port, threads, cuda, timeout_s, function, args),
+                args=(
+                    mouth,
+                    rank,
+                    devices,
+                    port,
+                    threads,
+                    cuda,
+                    timeout_s,
+                    patience_s,
+                    function,
+                    args,
+                ),
             )
             process.start()
             mouth.close()  # so that the ear hears the end of the process
@@ -408,6 +463,7 @@ def _work(
     threads: int,
     cuda: bool,
     timeout_s: float,
+    patience_s: float | None,
     function: Callable[..., Any],
     args: tuple[Any, ...],
 ) -> None:
@@ -419,7 +475,7 @@ def _work(
     torch.set_num_threads(threads)
     said: Said
     try:
-        with group(cuda=cuda, timeout_s=timeout_s) as place:
+        with group(cuda=cuda, timeout_s=timeout_s, patience_s=patience_s) as place:
             result = function(place, *args)
             said = ("result", result if rank == 0 else None)
     except WarteError as problem:

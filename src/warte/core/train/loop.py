@@ -16,18 +16,18 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from warte.core.errors import InputError, SettingsError
 from warte.core.train import checkpoint
 from warte.core.train.launch import total, waiting
-from warte.core.train.parallel import Batch, Layout, Loss, Plan, Spread, lay_out
+from warte.core.train.layout import Layout
+from warte.core.train.parallel import Batch, Loss, Plan, Spread, distributed, lay_out
 
 Report = Callable[[str, int, int | None], None]  # (step, done, total or None)
 Batches = Callable[[int], Batch]  # from the step (from 0) to the whole global batch
-# Called in all processes after each step with the number of steps done, the loss, and a function
-# that gives the whole weights (on process 0, else nothing) if it is called in all processes.
-# The training ends early where it returns True (in all processes).
+# Called in all processes after each step, before its checkpoint, with the number of steps done, the
+# loss, and a function that gives the whole weights (on process 0, else nothing) if it is called in
+# all processes. The training ends early where it returns True (in all processes).
 Watch = Callable[[int, float, Callable[[], dict[str, Tensor]]], bool | None]
 
 LOWEST_RATE = 0.01  # of the learning rate at its highest, at the end
@@ -136,11 +136,12 @@ def fit(
             losses.append(_step(step, batch, loss, spread, optimizer, settings))
             if report is not None:
                 report("steps", step + 1, settings.steps)
+            # Before the checkpoint, so that a run that goes on from it has missed no watch.
+            if watch is not None and watch(step + 1, losses[-1], lambda: whole_state(spread)):
+                break
             if out is not None and _is_due(step + 1, settings):
                 facts = {"losses": losses, "settings": asdict(settings)}
                 checkpoint.save(out, step + 1, _tensors(spread, optimizer), facts)
-            if watch is not None and watch(step + 1, losses[-1], lambda: whole_state(spread)):
-                break
         return Fitted(losses, whole_state(spread), first)
 
 
@@ -155,7 +156,7 @@ def _optimizer(parameters: Iterable[nn.Parameter], settings: LoopSettings) -> to
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for parameter in parameters:
         # Whole and distributed tensors cannot be updated together; biases are not to be small.
-        kind = (isinstance(parameter, DTensor), parameter.ndim > 1)
+        kind = (distributed(parameter) is not None, parameter.ndim > 1)
         groups.setdefault(kind, []).append(parameter)
     optimizer = torch.optim.AdamW(
         [
@@ -231,7 +232,8 @@ def _step(
 
 def _local(tensor: Tensor) -> Tensor:
     """The part of a distributed tensor that lies here, or the tensor itself."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    spread = distributed(tensor)
+    return tensor if spread is None else spread.to_local()
 
 
 # what is kept -----------------------------------------------------------------------------------
@@ -248,7 +250,8 @@ def whole_state(spread: Spread) -> dict[str, Tensor]:
     own: dict[str, Tensor] = {}
     for name, value in {**spread.parameters(), **spread.buffers()}.items():
         value = value.detach()
-        whole = value.full_tensor() if isinstance(value, DTensor) else value
+        spread_out = distributed(value)
+        whole = value if spread_out is None else spread_out.full_tensor()
         own[name] = whole.cpu().clone()
     rank = dist.get_rank() if dist.is_initialized() else 0
     if spread.stages is None:

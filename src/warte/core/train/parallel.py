@@ -10,129 +10,32 @@ al. 2019, arXiv 1909.08053), and pipelines in the order of GPipe (Huang et al. 2
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.pipelining import (
-    PipelineStage,
-    Schedule1F1B,
-    ScheduleGPipe,
-    ScheduleInterleaved1F1B,
-)
-from torch.distributed.tensor import DTensor
-from torch.distributed.tensor.parallel import parallelize_module
 from torch.nn.parallel import DistributedDataParallel
 
 from warte.core.errors import SettingsError
+from warte.core.train.layout import Layout as Layout  # callers find it here, too
 
-Strategy = Literal["single", "ddp", "fsdp", "tensor", "pipeline"]
-Schedule = Literal["gpipe", "1f1b", "interleaved"]
-STRATEGIES: tuple[Strategy, ...] = ("single", "ddp", "fsdp", "tensor", "pipeline")
-SCHEDULES: tuple[Schedule, ...] = ("gpipe", "1f1b", "interleaved")
+if TYPE_CHECKING:  # they take seconds to import, and one process needs none of them
+    from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.fsdp import FSDPModule
+    from torch.distributed.pipelining import PipelineStage
+    from torch.distributed.tensor import DTensor
+
 # They write tables about failures that are raised anyway, and about the speed of what is done once.
 CHATTERING = ("torch.distributed.pipelining.schedules", "torch.distributed.tensor._redistribute")
-CHUNKS = 2  # stages that each process has when they are interleaved
 
 Batch = tuple[Tensor, ...]
 Loss = Callable[..., tuple[Tensor, Tensor]]  # (answer, rest of the batch...) to sum and weight
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Which process holds what of a model, and which samples it sees.
-
-    The processes form a box of data x stages x tensor. Along `data` they see different samples and
-    add up their gradients; along `stages` they hold different layers; along `tensor` each holds a
-    part of the same layers. "ddp" and "fsdp" have as many copies along `data` as the other two
-    leave; "tensor" and "pipeline" have one, and take all processes that the other one leaves.
-    """
-
-    strategy: Strategy = "single"
-    devices: int = 1  # processes, one on each device (processes)
-    tensor: int = 0  # processes that share each layer; 0: all with "tensor", else 1 (processes)
-    stages: int = 0  # processes of a pipeline; 0: all with "pipeline", else 1 (processes)
-    schedule: Schedule = "1f1b"  # order of a pipeline's forward and backward passes
-    microbatches: int = 4  # pieces of each copy's share of the batch in a pipeline (pieces)
-
-    def __post_init__(self) -> None:
-        if self.strategy not in STRATEGIES:
-            raise SettingsError(
-                f"--strategy is {self.strategy}; allowed are {', '.join(STRATEGIES)}"
-            )
-        if self.schedule not in SCHEDULES:
-            raise SettingsError(
-                f"--schedule is {self.schedule}; allowed are {', '.join(SCHEDULES)}"
-            )
-        for flag, value, low in (
-            ("--devices", self.devices, 1),
-            ("--tensor", self.tensor, 0),
-            ("--stages", self.stages, 0),
-            ("--microbatches", self.microbatches, 1),
-        ):
-            if value < low:
-                raise SettingsError(f"{flag} is {value}; allowed is {low} or more")
-        self._check_box()
-        if self.sizes[1] > 1:
-            self._check_pipeline()
-
-    @property
-    def sizes(self) -> tuple[int, int, int]:
-        """Processes along data, stages and tensor."""
-        tensor, stages = self.tensor or 1, self.stages or 1
-        if self.strategy == "tensor" and not self.tensor:
-            tensor = max(1, self.devices // stages)
-        if self.strategy == "pipeline" and not self.stages:
-            stages = max(1, self.devices // tensor)
-        return max(1, self.devices // (tensor * stages)), stages, tensor
-
-    @property
-    def chunks(self) -> int:
-        """Stages in each process of a pipeline."""
-        return CHUNKS if self.schedule == "interleaved" else 1
-
-    def _check_box(self) -> None:
-        data, stages, tensor = self.sizes
-        if data * stages * tensor != self.devices:
-            raise SettingsError(
-                f"--devices is {self.devices}, which is no multiple of --stages {stages} x "
-                f"--tensor {tensor}; give {stages * tensor} or a multiple"
-            )
-        if self.strategy == "single" and self.devices > 1:
-            raise SettingsError(
-                f"--strategy single runs in one process, and --devices is {self.devices}; give "
-                f"--strategy {', '.join(STRATEGIES[1:-1])} or {STRATEGIES[-1]}"
-            )
-        if self.strategy in ("tensor", "pipeline") and data > 1:
-            raise SettingsError(
-                f"--strategy {self.strategy} with --stages {stages} and --tensor {tensor} leaves "
-                f"{data} copies of the model; give --strategy ddp or fsdp for those, or "
-                f"--devices {stages * tensor}"
-            )
-        if self.strategy == "ddp" and tensor > 1:
-            raise SettingsError(
-                "--strategy ddp cannot copy layers that are split by --tensor; give --strategy fsdp"
-            )
-
-    def _check_pipeline(self) -> None:
-        stages = self.sizes[1]
-        if self.schedule == "1f1b" and self.microbatches < stages:
-            raise SettingsError(
-                f"--microbatches is {self.microbatches}; --schedule 1f1b needs at least as many "
-                f"as --stages, {stages}"
-            )
-        if self.schedule == "interleaved" and self.microbatches % stages:
-            raise SettingsError(
-                f"--microbatches is {self.microbatches}; --schedule interleaved needs a multiple "
-                f"of --stages, {stages}"
-            )
 
 
 @dataclass(frozen=True)
@@ -183,12 +86,22 @@ class Spread:
             return 1
         pipeline = 1 if self.stages is None else dist.get_world_size(self.stages)
         pieces = 1
-        if isinstance(parameter, DTensor):
-            mesh = parameter.device_mesh
-            for dimension, placement in enumerate(parameter.placements):
+        spread = distributed(parameter)
+        if spread is not None:
+            mesh = spread.device_mesh
+            for dimension, placement in enumerate(spread.placements):
                 # A strided shard, as of layers split by tensor and by FSDP, is no `is_shard()`.
                 pieces *= 1 if placement.is_replicate() else mesh.size(dimension)
         return dist.get_world_size() // (pipeline * pieces)
+
+
+def distributed(tensor: Tensor) -> DTensor | None:
+    """The tensor itself, if processes hold parts of it."""
+    module = sys.modules.get("torch.distributed.tensor")  # without it there are none
+    if module is None or not isinstance(tensor, module.DTensor):
+        return None
+    found: DTensor = tensor
+    return found
 
 
 def lay_out(
@@ -211,6 +124,9 @@ def lay_out(
     data, stages, tensor = layout.sizes
     if layout.devices == 1:
         return Spread([model], _one_by_one([model.to(device)], accumulate))
+
+    from torch.distributed.device_mesh import init_device_mesh
+
     for name in CHATTERING:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     mesh = init_device_mesh(device.type, layout.sizes, mesh_dim_names=("data", "stages", "tensor"))
@@ -224,10 +140,14 @@ def lay_out(
             part.register_forward_hook(_even_outputs)
     parts = [part.to(device) for part in parts]
     if tensor > 1:
+        from torch.distributed.tensor.parallel import parallelize_module
+
         for part in parts:
             parallelize_module(part, mesh["tensor"], dict(_planned(plan).tensor(part)))
     active = parts
     if layout.strategy == "fsdp":
+        from torch.distributed.fsdp import fully_shard
+
         for part in parts:
             for unit in (*_planned(plan).shard(part), part):
                 fully_shard(unit, mesh=mesh["data"])
@@ -235,7 +155,8 @@ def lay_out(
         active = [_copied(part, mesh["data"], device) for part in parts]
     share = mesh.get_local_rank("data")
     if stages == 1:
-        return Spread(parts, _one_by_one(active, accumulate), data, share, tensor)
+        backward = _one_by_one(active, accumulate, sharded=layout.strategy == "fsdp")
+        return Spread(parts, backward, data, share, tensor)
     group = mesh.get_group("stages")
     backward = _piped(active, own, layout, device, group)
     return Spread(parts, backward, data, share, tensor, group)
@@ -307,7 +228,7 @@ def _views_allowed() -> Iterator[None]:
 
 
 def _one_by_one(
-    models: list[nn.Module], accumulate: int
+    models: list[nn.Module], accumulate: int, *, sharded: bool = False
 ) -> Callable[[Batch, Loss], tuple[float, float]]:
     """Forward and backward of a whole model, for one part of the batch after the other."""
     (model,) = models
@@ -316,7 +237,7 @@ def _one_by_one(
         total, weight = 0.0, 0.0
         parts = list(zip(*(values.tensor_split(accumulate) for values in batch), strict=True))
         for number, (x, *rest) in enumerate(parts, 1):
-            with _synchronised(model, number == len(parts)), _views_allowed():
+            with _synchronised(model, number == len(parts), sharded), _views_allowed():
                 part_sum, part_weight = loss(model(x), *rest)
                 torch.autograd.backward(part_sum)
             total, weight = total + float(part_sum.detach()), weight + float(part_weight)
@@ -325,10 +246,10 @@ def _one_by_one(
     return backward
 
 
-def _synchronised(model: nn.Module, last: bool) -> AbstractContextManager[None]:
+def _synchronised(model: nn.Module, last: bool, sharded: bool) -> AbstractContextManager[None]:
     """Gradients are added up over the copies only once, with the last part of the batch."""
-    if isinstance(model, FSDPModule):
-        model.set_requires_gradient_sync(last)
+    if sharded:
+        cast("FSDPModule", model).set_requires_gradient_sync(last)
     if isinstance(model, DistributedDataParallel) and not last:
         return model.no_sync()
     return nullcontext()
@@ -342,6 +263,8 @@ def _piped(
     group: dist.ProcessGroup,
 ) -> Callable[[Batch, Loss], tuple[float, float]]:
     """Forward and backward of this process's stages of a pipeline, microbatch after microbatch."""
+    from torch.distributed.pipelining import PipelineStage
+
     count = layout.sizes[1] * layout.chunks
     stages = [
         PipelineStage(model, number, count, device, group=group)
@@ -376,6 +299,8 @@ def _piped(
 def _schedule(
     stages: list[PipelineStage], layout: Layout, loss: Callable[[Tensor, Tensor], Tensor]
 ) -> Any:
+    from torch.distributed.pipelining import Schedule1F1B, ScheduleGPipe, ScheduleInterleaved1F1B
+
     number = layout.microbatches
     if layout.schedule == "interleaved":
         return ScheduleInterleaved1F1B(list(stages), number, loss_fn=loss, scale_grads=False)

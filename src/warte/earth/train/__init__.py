@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from warte import __version__
 from warte.core.errors import InputError, SettingsError
-from warte.core.train.parallel import Layout
+from warte.core.train.layout import Layout
 from warte.earth.classify.card import Card, colours_of
 from warte.earth.classify.inputs import (
     Facts,
@@ -24,9 +25,8 @@ from warte.earth.classify.inputs import (
 )
 from warte.earth.classify.predict import save
 from warte.earth.labels import Labels
-from warte.earth.model import ModelSettings, alignment, receptive_field
 from warte.earth.scene import Float32Array, Scene
-from warte.earth.train import boosting, network
+from warte.earth.train import boosting
 from warte.earth.train.judge import HeldOut, calibrate, figures, joined
 from warte.earth.train.samples import NONE, Chip, LabelsOf, Marks, Place, deal, places, read_chip
 from warte.earth.train.settings import (
@@ -36,6 +36,9 @@ from warte.earth.train.settings import (
     TreeSettings,
     clouds,
 )
+
+if TYPE_CHECKING:  # PyTorch is imported where a network is trained
+    from warte.earth.model import ModelSettings
 
 __all__ = [
     "AugmentSettings",
@@ -89,6 +92,22 @@ class Material:
     folds: int
 
 
+@dataclass(frozen=True)
+class Way:
+    """How a network is trained, which makes no difference to what comes out.
+
+    layout, device: where. out: of the results; what is kept lies beside it. every: steps between
+    checkpoints, 0 for a tenth of them all. report, tell: see `train`.
+    """
+
+    layout: Layout
+    device: str
+    out: Path
+    every: int
+    report: Report | None
+    tell: Callable[[str], None] | None
+
+
 def train(
     scenes: Sequence[Scene],
     labels: Labels | Sequence[Labels | Marks],
@@ -97,9 +116,14 @@ def train(
     out: Path,
     layout: Layout | None = None,
     device: str = "cpu",
+    checkpoint_every: int = 0,
     report: Report | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Trained | None:
     """Learn classes from labelled scenes; writes model.safetensors and model.json into `out`.
+
+    The training of a network that was stopped goes on from its last checkpoint, in any layout, and
+    gives the same: what it needs for that is kept beside `out` (`warte.earth.train.kept`).
 
     Groups of labels (polygons, squares of a raster) are held out, never single pixels; the
     probabilities are calibrated on them, and the card holds the figures and their confusion.
@@ -107,9 +131,11 @@ def train(
     Args:
         scenes: with the same bands and quantity.
         labels: one for all scenes, or one for each.
-        out: an empty folder.
+        out: an empty folder; the same in all processes of a launcher, of which 0 writes into it.
         layout: how a network is trained over processes; boosting takes one.
         device: "cpu" or "cuda", where a network is trained.
+        checkpoint_every: steps of a network between checkpoints; 0 for a tenth of them all.
+        tell: gets a line where the training goes on after it was stopped.
 
     Returns:
         What came out; None in the processes of a launcher other than 0.
@@ -117,6 +143,8 @@ def train(
     Raises:
         InputError: the scenes do not go together, or no labels lie on them.
         SettingsError: boosting cannot be spread over processes.
+        NotSavedError, DamagedError: a checkpoint cannot be written or read.
+        LostError: another process has ended.
     """
     settings = settings or TrainSettings()
     layout = layout or Layout()
@@ -126,10 +154,25 @@ def train(
             "give --devices 1 or another method"
         )
     material, notes = prepare(scenes, labels, settings, report)
-    learn = _learn_trees if settings.method == "boosting" else _learn_network
-    found = learn(material, settings, layout, device, report)
-    if found is None:
-        return None
+    way = Way(layout, device, out, checkpoint_every, report, tell)
+    with ExitStack() as kept:
+        found: Found | None
+        if settings.method == "boosting":
+            found = _learn_trees(material, settings, report)
+        else:
+            found = _learn_network(material, settings, way, kept)
+        return None if found is None else _written(scenes, material, settings, found, notes, out)
+
+
+def _written(
+    scenes: Sequence[Scene],
+    material: Material,
+    settings: TrainSettings,
+    found: Found,
+    notes: tuple[str, ...],
+    out: Path,
+) -> Trained:
+    """Calibrate, judge and write the model."""
     arrays, inputs, shape, held, losses = found
     temperature, offsets = calibrate(held)
     judged = figures(held, temperature, offsets, material.classes)
@@ -257,6 +300,9 @@ def _facts(scene: Scene, inputs: Inputs) -> Facts:
 
 
 def shape_of(settings: TrainSettings, channels_: int, classes: int) -> ModelSettings:
+    """The shape of the network for so many channels of the input and classes."""
+    from warte.earth.model import ModelSettings
+
     of = settings.network
     return ModelSettings(
         bands=channels_ + 1, classes=classes, width=of.width, depth=of.depth, blocks=of.blocks,
@@ -269,6 +315,8 @@ def _reach_of_network(settings: TrainSettings, bands: int) -> int:
         return 0
     if settings.method == "patch":
         return settings.network.patch
+    from warte.earth.model import alignment, receptive_field
+
     shape = shape_of(settings, bands, 2)
     return receptive_field(shape) + alignment(shape)
 
@@ -276,13 +324,7 @@ def _reach_of_network(settings: TrainSettings, bands: int) -> int:
 Found = tuple[dict[str, npt.NDArray[Any]], Inputs, dict[str, int], HeldOut, Sequence[float]]
 
 
-def _learn_trees(
-    material: Material,
-    settings: TrainSettings,
-    layout: Layout,
-    device: str,
-    report: Report | None,
-) -> Found:
+def _learn_trees(material: Material, settings: TrainSettings, report: Report | None) -> Found:
     """Boosting: held-out parts first, then trees from all pixels."""
     rows = boosting.gather(
         material.places, material.read, material.inputs, material.facts,
@@ -299,13 +341,15 @@ def _learn_trees(
 
 
 def _learn_network(
-    material: Material,
-    settings: TrainSettings,
-    layout: Layout,
-    device: str,
-    report: Report | None,
+    material: Material, settings: TrainSettings, way: Way, kept: ExitStack
 ) -> Found | None:
-    """A network: held-out parts first; the model is that of the first, or one from all groups."""
+    """A network: held-out parts first; the model is that of the first, or one from all groups.
+
+    What it keeps is not needed any more when the block of `kept` ends well.
+    """
+    from warte.earth.train import network
+    from warte.earth.train.kept import PARTS, Keeping, going_on
+
     chips = [material.read(place) for place in material.places]
     inputs = scaled(material, chips)
     count = len(material.classes)
@@ -314,16 +358,21 @@ def _learn_network(
         chips, material.facts, inputs, material.low, material.high, material.part, 0, shape,
         settings,
     )  # fmt: skip
+    folder = kept.enter_context(going_on(way.out, lesson))
+    every = way.every or max(1, settings.network.steps // PARTS)
+    lessons = [replace(lesson, held=fold) for fold in range(material.folds)]
+    if material.folds > 1:
+        lessons.append(replace(lesson, held=None))
     parts = []
     learned = None
-    for fold in range(material.folds):
-        held = replace(lesson, held=fold)
-        learned = network.learn(held, layout, report, cuda=device == "cuda")
-        if learned is not None:
-            parts.append(network.held_out(held.model(learned.weights), held))
-    if material.folds > 1:
-        whole = replace(lesson, held=None)
-        learned = network.learn(whole, layout, report, cuda=device == "cuda")
+    for one in lessons:
+        name = "whole" if one.held is None else f"without-{one.held}"
+        learned = network.learn(
+            one, way.layout, way.report, cuda=way.device == "cuda",
+            keeping=Keeping(folder / name, every, way.tell),
+        )  # fmt: skip
+        if learned is not None and one.held is not None:
+            parts.append(network.held_out(one.model(learned.weights), one))
     if learned is None:
         return None
     arrays = {name: value.numpy() for name, value in learned.weights.items()}

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.ensemble import HistGradientBoostingClassifier
 
 from warte.core.data.tiles import Window
 from warte.earth.classify.inputs import Facts, Inputs, channels
@@ -124,6 +123,8 @@ def _changed(
 
 def fitted(rows: Rows, settings: TrainSettings) -> Trees:
     """Trees that have learned from some pixels."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
     trees = settings.trees
     total = np.bincount(rows.labels, rows.weights)
     of_class = np.where(total > 0, total / total.sum(), 1.0) ** -settings.balance

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -12,16 +13,27 @@ import torch
 from torch import Tensor, nn
 
 from warte.core.data.tiles import Window
-from warte.core.train.launch import Place, launched, run
+from warte.core.train import checkpoint
+from warte.core.train.launch import PATIENCE_S, Place, launched, run
+from warte.core.train.layout import Layout
 from warte.core.train.loop import LoopSettings, fit
-from warte.core.train.parallel import Layout
 from warte.earth.classify.inputs import Facts, Inputs, channels, normalised
-from warte.earth.classify.predict import Model, Patches, UNet
+from warte.earth.classify.networks import Patches, UNet
+from warte.earth.classify.predict import Model
 from warte.earth.model import ModelSettings, build, build_patch
 from warte.earth.parallel import PLAN
 from warte.earth.scene import Float32Array, Pixels
 from warte.earth.train.augment import sensor, turned
 from warte.earth.train.judge import HeldOut, joined, loss_of
+from warte.earth.train.kept import (
+    Found,
+    Keeping,
+    is_first,
+    load_best,
+    load_learned,
+    save_best,
+    save_learned,
+)
 from warte.earth.train.samples import NONE, Chip
 from warte.earth.train.settings import TrainSettings
 
@@ -184,9 +196,16 @@ class Best:
     lesson: Lesson
     first: bool  # whether this is process 0, which alone looks
     told: Told | None = None  # what else wants to know of each look; may end the training
+    folder: Path | None = None  # where the weights are kept for a run that goes on
     weights: dict[str, Tensor] | None = None
     loss: float = float("inf")
     taken: int = 0  # looks
+
+    def go_on(self, done: int) -> None:
+        """Take up the weights that were best when a checkpoint was saved after so many steps."""
+        found = load_best(self.folder, done) if self.folder is not None and self.first else None
+        if found is not None:
+            self.weights, self.loss = found.weights, found.loss
 
     def __call__(self, done: int, loss: float, weights: Callable[[], dict[str, Tensor]]) -> bool:
         """See `warte.core.train.loop.Watch`."""
@@ -201,6 +220,8 @@ class Best:
         found = loss_of(held) if len(held) else float("-inf")  # without any, the last is the best
         if found <= self.loss or not len(held):
             self.weights, self.loss = now, found
+            if self.folder is not None:
+                save_best(self.folder, Found(now, done, found))
         self.taken += 1
         return self.told is not None and self.told(self.taken, held)
 
@@ -220,23 +241,59 @@ def learn(
     *,
     cuda: bool = False,
     told: Told | None = None,
+    keeping: Keeping | None = None,
 ) -> Learned | None:
     """Train the network of a lesson in one process or in several, however this one was started.
 
     None in the processes of a launcher other than 0. `told` is asked in one process only.
+    `keeping` is where it goes on from, if it was stopped earlier, and what it keeps for that.
     """
+    if keeping is not None:
+        before = load_learned(keeping.folder)
+        if before is not None:
+            return Learned(*before) if is_first() else None
+        _tell(keeping, lesson.settings.network.steps)
+    found = _learned(lesson, layout, report, cuda, told, keeping)
+    if keeping is not None and found is not None:
+        save_learned(keeping.folder, found)
+    return found
+
+
+def _tell(keeping: Keeping, steps: int) -> None:
+    done = checkpoint.steps(keeping.folder)
+    if done and keeping.tell is not None:
+        keeping.tell(f"goes on at step {done[-1]} of {steps}")
+
+
+def _learned(
+    lesson: Lesson,
+    layout: Layout,
+    report: Report | None,
+    cuda: bool,
+    told: Told | None,
+    keeping: Keeping | None,
+) -> Learned | None:
+    """See `learn`."""
+    folder = None if keeping is None else keeping.folder
+    every = 0 if keeping is None else keeping.every
     if layout.devices == 1:
         device = torch.device("cuda" if cuda else "cpu")
-        return _fit(Place(0, 1, device), lesson, layout, report, told)
+        return _fit(Place(0, 1, device), lesson, layout, folder, every, report, told)
     # A function that shows progress cannot be sent to the processes that are started here.
     shown = report if launched() is not None else None
-    return run(layout.devices, _fit, lesson, layout, shown, cuda=cuda)
+    # Process 0 looks at the held-out groups alone while the others wait for it.
+    return run(
+        layout.devices, _fit, lesson, layout, folder, every, shown, cuda=cuda,
+        patience_s=PATIENCE_S,
+    )  # fmt: skip
 
 
 def _fit(
     place: Place,
     lesson: Lesson,
     layout: Layout,
+    folder: Path | None,
+    every: int,
     report: Report | None,
     told: Told | None = None,
 ) -> Learned:
@@ -246,9 +303,12 @@ def _fit(
         learning_rate=network.learning_rate,
         weight_decay=network.weight_decay,
         warmup=max(1, network.steps // 20),
+        checkpoint_every=every,
         seed=lesson.settings.seed,
     )
-    best = Best(lesson, place.rank == 0, told)
+    best = Best(lesson, place.rank == 0, told, folder)
+    if folder is not None:
+        best.go_on(max(checkpoint.steps(folder), default=0))
     found = fit(
         lesson.build,
         Batches(lesson),
@@ -256,6 +316,7 @@ def _fit(
         loop,
         layout,
         PLAN,
+        out=folder,
         device=place.device,
         report=report,
         watch=best,
