@@ -18,7 +18,7 @@ import rasterio.shutil
 import shapely
 from affine import Affine
 from rasterio import windows as rasterio_windows
-from rasterio.enums import ColorInterp
+from rasterio.enums import ColorInterp, Resampling
 
 from warte.core.data.tiles import Window
 from warte.core.errors import OutputError
@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # it takes memory that the writing of pictures has no use for
 Colours = Mapping[int, tuple[int, int, int]]
 
 BLOCK = 512  # pixels of the side of a block in the files
-CACHE = 32_000_000  # bytes of blocks that GDAL may keep in memory
+CACHE = 16_000_000  # bytes of blocks that GDAL may keep in memory
 STRIP_PX = 500_000  # pixels that are made polygons at once
 LABELS_TAG = "CLASSES"  # names of classes, as JSON from value to name
 
@@ -117,7 +117,9 @@ def finish_cog(
     """
     part = path.with_name(f".{path.name}.part.tif")
     try:
-        with rasterio.Env(GDAL_CACHEMAX=CACHE, GDAL_PAM_ENABLED="NO"):
+        with rasterio.Env(
+            GDAL_CACHEMAX=CACHE, GDAL_PAM_ENABLED="NO", GDAL_OVR_CHUNK_MAX_SIZE=CACHE // 4
+        ):
             with open_picture(raw, "r+") as file:
                 whole = np.issubdtype(np.dtype(file.dtypes[0]), np.integer)
                 predictor = "STANDARD" if whole else "FLOATING_POINT"
@@ -131,10 +133,15 @@ def finish_cog(
                 if labels is not None:
                     named = {str(value): name for value, name in labels.items()}
                     file.update_tags(**{LABELS_TAG: json.dumps(named, ensure_ascii=False)})
+                levels = _levels(file.height, file.width)
+                # Made here, the copy needs half the memory that its own overviews would take.
+                if levels:
+                    file.build_overviews(
+                        levels, Resampling.nearest if whole else Resampling.average
+                    )
             rasterio.shutil.copy(
                 raw, part, driver="COG", compress="DEFLATE", blocksize=BLOCK, bigtiff="IF_SAFER",
-                predictor=predictor, overview_resampling="NEAREST" if whole else "AVERAGE",
-                num_threads="1",
+                predictor=predictor, overviews="FORCE_USE_EXISTING", num_threads="1",
             )  # fmt: skip
         os.replace(part, path)
         if raw != path:
@@ -143,6 +150,14 @@ def finish_cog(
         raise OutputError(f"cannot write {path}: {problem}; free space, then again") from problem
     finally:
         part.unlink(missing_ok=True)
+
+
+def _levels(rows: int, columns: int) -> list[int]:
+    """Factors of the overviews, until one fits into a block."""
+    levels = []
+    while max(rows, columns) > BLOCK * 2 ** len(levels):
+        levels.append(2 ** (len(levels) + 1))
+    return levels
 
 
 def write_regions(folder: Path, frame: geopandas.GeoDataFrame) -> None:
