@@ -22,6 +22,7 @@ from warte.earth.change.kinds import ByBands, ByClusters, ByRadar, Kinds, has_pl
 from warte.earth.change.radar import water_borders
 from warte.earth.change.radiometry import Radiometry, radiometry, untouched
 from warte.earth.change.results import areas, outputs, regions
+from warte.earth.change.screen import covered, screen_of, screened
 from warte.earth.change.season import YEAR, Model, SeasonWork, noise_of, sample_gains
 from warte.earth.change.settings import Changed, ChangeSettings, Method
 from warte.earth.change.smooth import smoothed
@@ -36,6 +37,8 @@ FloatArray = npt.NDArray[np.float64]
 WINDOW = 30_000_000  # numbers that one window of all dates may hold
 SPECKLE = 3  # pixels around each that are looked at against speckle
 RADAR = ("vv", "vh", "hh", "hv")
+# Bands that tell a change of a dense series from each other; the rest repeats them.
+SEASON_BANDS = ("green", "red", "nir", "swir16", "swir22")
 SEASON_DATES = 12  # a season can be told from so many dates,
 SEASON_YEARS = 1.4  # over so many years,
 SEASON_GAP = 90.0  # with so many days between them at most (median)
@@ -55,13 +58,17 @@ class Series:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is done to every window. margin: pixels around it that are needed."""
+    """What is done to every window of `whole`, a stack of these bands.
 
+    margin: pixels around a window that are needed.
+    """
+
+    whole: Scene
+    bands: tuple[str, ...]
     work: Work
     kinds: dict[int, str]
     threshold: float
     margin: int
-    needed: int
     correlations: tuple[tuple[float, ...], ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -112,10 +119,9 @@ def change(
     series, sample = _mended(series, settings, method)
     plan = _PLANS[method](series, sample, settings)
     grid = series.scenes[0].grid
-    whole = stack(series.scenes, series.bands, grid, plan.needed)
-    side = max(64, min(tile, int((WINDOW / len(whole.bands)) ** 0.5)))
+    side = max(64, min(tile, int((WINDOW / len(plan.whole.bands)) ** 0.5)))
     map_scenes(
-        [whole], plan.work, outputs(plan.kinds), out, margin=plan.margin, tile=side, pool=pool,
+        [plan.whole], plan.work, outputs(plan.kinds), out, margin=plan.margin, tile=side, pool=pool,
         report=report,
     )  # fmt: skip
     if report:
@@ -124,7 +130,7 @@ def change(
     write_regions(out, regions(out, grid, plan.kinds))
     sums = table.groupby("kind", sort=False)[["pixels", "area_ha"]].sum(min_count=1)
     return Changed(
-        method, series.dates, series.bands,
+        method, series.dates, plan.bands,
         {str(kind): int(count) for kind, count in sums["pixels"].items()},
         {str(kind): float(area) for kind, area in sums["area_ha"].items()},
         float(table["pixels"].sum()) / max(valid, 1), plan.threshold, series.shifts,
@@ -260,9 +266,10 @@ def _steps(
         found, series.days, threshold, law.median, kinds, wet, settings.min_pixels,
         settings.breaks, radius,
     )  # fmt: skip
+    whole = stack(series.scenes, series.bands, series.scenes[0].grid, 2)
     return Plan(
-        work, dict(kinds.names), float(np.sqrt(threshold / law.median)),
-        settings.min_pixels + radius + 1, 2, found.correlations, notes,
+        whole, series.bands, work, dict(kinds.names), float(np.sqrt(threshold / law.median)),
+        settings.min_pixels + radius + 1, found.correlations, notes,
     )  # fmt: skip
 
 
@@ -335,19 +342,19 @@ def _water_levels(
 
 def _plan_season(series: Series, sample: Sample, settings: ChangeSettings) -> Plan:
     years = (series.days[-1] - series.days[0]) / YEAR
-    model = Model(
-        series.days, settings.harmonics, settings.breaks, settings.confirm, noise_of(sample)
-    )
+    model = Model(series.days, settings.harmonics, settings.breaks, settings.confirm, ())
     if len(series.days) < model.needed or years < 1:
         raise SettingsError(
             f"--method season needs {model.needed} dates over a year or more, there are "
             f"{len(series.days)} over {years:.1f} years; use --method steps or fewer --harmonics"
         )
+    series, whole, sample, cloudy = _clear(series, sample, model.needed)
+    model = replace(model, noise=noise_of(sample))
     gains = sample_gains(sample, model)
     if not len(gains):
         raise InputError(
-            f"no pixel is seen at {model.needed} dates, which a season needs; give more dates or "
-            "use --method steps"
+            f"no pixel is seen clear at {model.needed} dates, which a season needs; give more "
+            "dates or use --method steps"
         )
     law = unchanged_law(gains, len(series.bands))
     threshold = law.threshold(settings.false_alarm)
@@ -361,9 +368,27 @@ def _plan_season(series: Series, sample: Sample, settings: ChangeSettings) -> Pl
         float(np.median(_water_levels(series, kinds, values, seen))), settings.min_pixels,
     )  # fmt: skip
     return Plan(
-        work, dict(kinds.names), float(np.sqrt(threshold / law.median)), settings.min_pixels + 2,
-        model.needed, (), notes,
+        whole, series.bands, work, dict(kinds.names), float(np.sqrt(threshold / law.median)),
+        settings.min_pixels + 2, (), cloudy + notes,
     )  # fmt: skip
+
+
+def _clear(
+    series: Series, sample: Sample, needed: int
+) -> tuple[Series, Scene, Sample, tuple[str, ...]]:
+    """The bands that a season needs, without clouds: series, stack, sample, and notes."""
+    grid = series.scenes[0].grid
+    screen = screen_of(sample, series.bands)
+    keep = tuple(band for band in series.bands if band in SEASON_BANDS)
+    if len(keep) < 2 or not set(keep) > {"nir"}:
+        keep = series.bands
+    if screen is None:
+        return series, stack(series.scenes, keep, grid, needed), sample, ()
+    read = tuple(band for band in series.bands if band in keep or band in screen.names)
+    whole = screened(stack(series.scenes, read, grid, needed), screen, keep)
+    clear = take_sample(whole, len(series.days))
+    notes = covered(series.dates, sample, clear)
+    return replace(series, bands=keep), whole, clear, notes
 
 
 _PLANS: dict[Method, Callable[[Series, Sample, ChangeSettings], Plan]] = {

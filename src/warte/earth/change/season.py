@@ -19,9 +19,11 @@ from warte.earth.scene import Pixels
 
 FloatArray = npt.NDArray[np.float64]
 YEAR = 365.25  # days
-CHUNK = 4096  # pixels fitted at once
+CHUNK = 1024  # pixels fitted at once: what fits into the cache
+STRIP = 2_000_000  # numbers smoothed at once; greater pieces of memory cost time to get
 SPIKE = 3.5  # standard deviations from the neighbours in time at which one date is left out
 PLAUSIBLE = 3.84  # fall of twice the log-likelihood at the ends of a 95 % interval
+ALIKE = 20.0  # days of the year between dates of one season
 RIDGE = 1e-9
 
 
@@ -109,7 +111,9 @@ def fit(
         column = (torch.arange(dates)[None] >= at[:, None]) & active[:, None]
         x = torch.cat([x, column[..., None] * weight], 2)
     beta = _solve(x, y)
-    return _greatest(x, beta, chosen, intervals, first_gain, scale, weight[..., 0] > 0, model)
+    lasting = _lasting(y, weight[..., 0], beta, chosen, scale, model)
+    seen = weight[..., 0] > 0
+    return _greatest(x, beta, chosen, lasting, intervals, first_gain, scale, seen, model)
 
 
 def _scatter(
@@ -203,9 +207,44 @@ def _plausible(
     return torch.minimum(first, at), torch.maximum(torch.where(inside, index, 0).amax(1), at)
 
 
+def _lasting(
+    y: torch.Tensor, weight: torch.Tensor, beta: torch.Tensor, chosen: torch.Tensor,
+    scale: torch.Tensor, model: Model,
+) -> torch.Tensor:  # fmt: skip
+    """(P, steps) which steps are seen between dates of one season, too.
+
+    A harvest is too sudden for some waves, and what the waves leave looks like a step at the
+    beginning or the end of a series. So what follows a step within some more than a year is
+    compared with what was seen in the years before it within ALIKE days of the same day of the
+    year: half of the dates must show half of the step, and there must be one.
+    """
+    days = torch.tensor(model.days, dtype=y.dtype)
+    apart = (days[:, None] - days[None]).remainder(YEAR)
+    other = (days[:, None] - days[None]).abs() > YEAR / 2
+    same = ((torch.minimum(apart, YEAR - apart) <= ALIKE) & other).to(y.dtype)
+    index = torch.arange(len(days))[None]
+    heights = beta[:, 2 + 2 * model.harmonics :] / scale[:, None]
+    result = torch.ones_like(chosen, dtype=torch.bool)
+    for number in range(heights.shape[1]):
+        at, height = chosen[:, number, None], heights[:, number]
+        earliest = torch.where(chosen < at, chosen, 0).amax(1)[:, None]
+        latest = torch.where(chosen > at, chosen, len(days)).amin(1)[:, None]
+        before = weight * (index >= earliest) * (index < at)
+        count = before @ same
+        usual = torch.einsum("pt,ptb,ts->psb", before, y, same) / count.clamp(min=1)[..., None]
+        share = ((y - usual) / scale[:, None] * height[:, None]).sum(2)
+        share /= (height**2).sum(1).clamp(min=1e-30)[:, None]
+        soon = days[None] <= days[at] + 1.25 * YEAR
+        known = (weight > 0) & (count > 0) & soon & (index >= at) & (index < latest)
+        middle = share.masked_fill(~known, torch.nan).nanmedian(1).values
+        result[:, number] = middle >= 0.5
+    return result
+
+
 def _greatest(
-    x: torch.Tensor, beta: torch.Tensor, chosen: torch.Tensor, intervals: torch.Tensor,
-    gain: torch.Tensor, scale: torch.Tensor, seen: torch.Tensor, model: Model,
+    x: torch.Tensor, beta: torch.Tensor, chosen: torch.Tensor, lasting: torch.Tensor,
+    intervals: torch.Tensor, gain: torch.Tensor, scale: torch.Tensor, seen: torch.Tensor,
+    model: Model,
 ) -> Season:  # fmt: skip
     """The step of the greatest height over the noise, and the yearly levels beside it."""
     base = 2 + 2 * model.harmonics
@@ -216,9 +255,10 @@ def _greatest(
         none = torch.zeros(pixels, dtype=torch.long)
         level = beta[:, 0].T
         return Season(gain, none, none, none, level, level)
-    height = ((steps / scale[:, None]) ** 2).sum(2).masked_fill(found == 0, 0)
+    shown = (found > 0) & lasting[:, : steps.shape[1]]
+    height = ((steps / scale[:, None]) ** 2).sum(2).masked_fill(~shown, -1)
     which = height.argmax(1)
-    at = found.gather(1, which[:, None])[:, 0]
+    at = found.gather(1, which[:, None])[:, 0] * shown.any(1)
     years = model.design[:, 1][at]
     earlier = (found > 0) & (found < at[:, None])
     before = beta[:, 0] + beta[:, 1] * years[:, None] + (steps * earlier[..., None]).sum(1)
@@ -291,7 +331,7 @@ def sample_gains(sample: Sample, model: Model, most: int = 20_000) -> FloatArray
     stride = max(1, int(np.ceil(np.sqrt(sample.seen[:, 0].size / most))))
     gains = []
     for values, seen in zip(sample.values, sample.seen, strict=True):
-        raw, there = torch.from_numpy(values).double(), torch.from_numpy(seen)
+        raw, there = torch.from_numpy(values), torch.from_numpy(seen)
         found = smooth_series(raw, there, model)
         thin = (..., slice(stride // 2, None, stride), slice(stride // 2, None, stride))
         y, was, doubt = found[0][thin].flatten(2), there[thin].flatten(1), found[1][thin].flatten()
@@ -306,9 +346,19 @@ def smooth_series(
     raw: torch.Tensor, seen: torch.Tensor, model: Model
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Values averaged with the neighbours that go the same way, and the doubt."""
-    white = raw / torch.tensor(model.noise, dtype=raw.dtype)[:, None, None] * seen[:, None]
-    found = smoothed(white, raw, seen)
-    return found.raw, found.doubt
+    scale = torch.tensor(model.noise, dtype=torch.float64)[:, None, None]
+    rows = raw.shape[-2]
+    high = max(1, STRIP // max(1, raw[..., 0, :].numel()))
+    means, doubts = [], []
+    for start in range(0, rows, high):
+        top, bottom = max(0, start - 1), min(rows, start + high + 1)
+        there = seen[:, top:bottom]
+        white = raw[..., top:bottom, :].double() / scale * there[:, None]
+        found = smoothed(white, white[:, :0], there)
+        inner = slice(start - top, min(rows, start + high) - top)
+        means.append(found.white[..., inner, :] * scale)
+        doubts.append(found.doubt[inner])
+    return torch.cat(means, -2), torch.cat(doubts)
 
 
 @dataclass(frozen=True)
@@ -332,7 +382,7 @@ class SeasonWork:
         values, seen = by_date(pixels[0], len(self.model.days))
         shape = seen.shape[1:]
         there = torch.from_numpy(seen)
-        y, doubt = smooth_series(torch.from_numpy(values).double(), there, self.model)
+        y, doubt = smooth_series(torch.from_numpy(values), there, self.model)
         y, was, doubt = y.flatten(2), there.flatten(1), doubt.flatten()
         valid = np.flatnonzero(pixels[0].valid.ravel())
         kind = np.zeros(seen[0].size, np.uint8)
