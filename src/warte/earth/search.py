@@ -12,7 +12,7 @@ import numpy as np
 
 from warte.core.errors import InputError
 from warte.core.search import Objective, Searched, SearchSettings, search
-from warte.core.train.parallel import Layout
+from warte.core.train.layout import Layout
 from warte.earth.labels import Labels
 from warte.earth.scene import Scene
 from warte.earth.train import Marks, TrainSettings, network, prepare, scaled, shape_of, train
