@@ -154,7 +154,7 @@ def finish_cog(
 
 def _levels(rows: int, columns: int) -> list[int]:
     """Factors of the overviews, until one fits into a block."""
-    levels = []
+    levels: list[int] = []
     while max(rows, columns) > BLOCK * 2 ** len(levels):
         levels.append(2 ** (len(levels) + 1))
     return levels
