@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import scipy.io
-from pyod.models.ecod import ECOD
-from pyod.models.iforest import IForest
-from pyod.models.knn import KNN
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.neighbors import LocalOutlierFactor
 from threadpoolctl import threadpool_limits
@@ -101,10 +100,11 @@ def _rows(scene: Scene) -> Image:
     return values.reshape(len(values), -1).T.astype(np.float64)
 
 
-def _peer(model: object, scene: Scene) -> Image:
-    """Scores of a detector of pyod on the bands as they are."""
-    model.fit(_rows(scene))  # type: ignore[attr-defined]
-    return np.asarray(model.decision_scores_).reshape(scene.grid.shape)  # type: ignore[attr-defined]
+def _peer(name: str, scene: Scene, **options: object) -> Image:
+    """Scores of a detector of pyod, by its name there, on the bands as they are."""
+    model = getattr(import_module(f"pyod.models.{name.lower()}"), name)(**options)
+    model.fit(_rows(scene))
+    return np.asarray(model.decision_scores_).reshape(scene.grid.shape)
 
 
 def _outlier_factor(scene: Scene) -> Image:
@@ -121,12 +121,16 @@ def _detectors() -> dict[str, Detector]:
         name: lambda scene, seed, name=name: own(scene, name, seed)  # type: ignore[misc]
         for name in ("ensemble", *ALONE)
     }
-    return mine | {
+    mine |= {
         "RX, written plainly": lambda scene, seed: plain_rx(scene),
-        "pyod isolation forest": lambda scene, seed: _peer(IForest(random_state=seed), scene),
-        "pyod ECOD": lambda scene, seed: _peer(ECOD(), scene),
-        "pyod KNN": lambda scene, seed: _peer(KNN(), scene),
         "scikit-learn LOF": lambda scene, seed: _outlier_factor(scene),
+    }
+    if find_spec("pyod") is None:  # pip install pyod
+        return mine
+    return mine | {
+        "pyod isolation forest": lambda scene, seed: _peer("IForest", scene, random_state=seed),
+        "pyod ECOD": lambda scene, seed: _peer("ECOD", scene),
+        "pyod KNN": lambda scene, seed: _peer("KNN", scene),
     }
 
 
