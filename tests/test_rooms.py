@@ -9,8 +9,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from affine import Affine
+from rasterio.crs import CRS
 
 from warte.cli import main
+from warte.core.data.tiles import Window
+from warte.earth import presets as earth_presets
+from warte.earth import report as earth_page
+from warte.earth import simulate as ground
+from warte.earth import train as earth_training
+from warte.earth.anomalies import AnomalySettings, anomalies
+from warte.earth.evaluate import evaluate as earth_scores
+from warte.earth.read import read as read_scene
+from warte.earth.read import read_many
+from warte.earth.scene import Grid, scene_of_array
+from warte.earth.simulate.files import simulate_to
+from warte.earth.write import write_cog
 from warte.sky.evaluate import evaluate
 from warte.sky.find import FindSettings, find
 from warte.sky.model import UNetSettings
@@ -195,6 +209,86 @@ def spectra_command(path: Path, out: Path) -> list[str]:
     return ["spectra", "fit", str(path), "--out", str(out), "--device", "cpu", "--quiet"]
 
 
+def earth_simulate(seed: int) -> tuple[np.ndarray, pd.DataFrame]:
+    settings = replace(earth_presets.fields(), ground=ground.GroundSettings(800.0, 800.0))
+    (scene,), truth = ground.simulate(settings, np.random.default_rng(seed))
+    return scene.read().values, pd.DataFrame(truth.classes())
+
+
+def earth_write(folder: Path, data: np.ndarray) -> Path:
+    path = folder / "scene.tif"
+    count, rows, columns = data.shape
+    grid = Grid(rows, columns, Affine(10, 0, 5e5, 0, -10, 5.35e6), CRS.from_epsg(32633))
+    write_cog(
+        path, grid, [(Window(0, 0, rows, columns), data)], dtype="float32", nodata=None,
+        bands=[f"band_{number}" for number in range(1, count + 1)],
+    )  # fmt: skip
+    return path
+
+
+def earth_read(path: Path) -> np.ndarray:
+    return read_scene(path).read().values
+
+
+def earth_planted(folder: Path) -> Path:
+    """Scenes with three things in a meadow that do not belong there, and where they are."""
+    meadow = replace(
+        earth_presets.hyperspectral().ground,
+        width_m=320.0, height_m=320.0, towns=0.0, forest=0.0, wetland=0.0, river_m=0.0,
+        meadow=1.0, bare=0.0,
+    )  # fmt: skip
+    settings = replace(
+        earth_presets.hyperspectral(), ground=meadow, sensors=(ground.spectrometer(30),),
+        anomalies=ground.AnomalySettings(3, (11.0, 12.0)),
+    )  # fmt: skip
+    (folder / "fake").mkdir()
+    simulate_to(folder / "fake", settings, 0)
+    return folder / "fake"
+
+
+def earth_easy(folder: Path) -> tuple[float, int]:
+    fake = earth_planted(folder)
+    (folder / "run").mkdir()
+    anomalies(read_many([str(fake / "scenes")])[0], out=folder / "run")
+    scores = earth_scores(folder / "run", fake).numbers
+    beside = scores["regions_found"] - scores["regions_matched"]
+    return float(scores["region_recall"]), int(beside)
+
+
+def earth_noise(folder: Path) -> int:
+    noise = np.random.default_rng(0).normal(0.2, 0.01, (6, 90, 110))
+    grid = Grid(90, 110, Affine(10, 0, 5e5, 0, -10, 5.35e6), CRS.from_epsg(32633))
+    return anomalies(scene_of_array(noise, grid=grid), out=folder).regions
+
+
+def earth_train(folder: Path) -> list[float]:
+    values, truth = earth_simulate(0)
+    classes = np.unique(truth.to_numpy())
+    marks = earth_training.Marks(
+        tuple(str(number) for number in classes),
+        np.searchsorted(classes, truth.to_numpy()).astype(np.int32),
+    )
+    settings = earth_training.TrainSettings(
+        folds=2, cross=0,
+        network=earth_training.NetworkSettings(
+            steps=70, batch=4, crop=32, width=8, looks=1, learning_rate=1e-2
+        ),
+    )  # fmt: skip
+    found = earth_training.train([scene_of_array(values)], [marks], settings, out=folder)
+    return [] if found is None else list(found.losses)
+
+
+def earth_report(folder: Path) -> str:
+    scenes = read_many([str(earth_planted(folder) / "scenes")])
+    found = anomalies(scenes[0], AnomalySettings(method="rx"), out=folder)
+    earth_page.write_report(folder, scenes, found=found)
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+def earth_command(path: Path, out: Path) -> list[str]:
+    return ["earth", "cluster", str(path), "--k", "4", "--out", str(out), "--quiet"]
+
+
 DOMAINS = (
     Domain(
         name="sky",
@@ -219,6 +313,18 @@ DOMAINS = (
         report=spectra_report,
         command=spectra_command,
         files=("fits.csv", "lines.csv", "lines.fits", "report.html", "run.json"),
+    ),
+    Domain(
+        name="earth",
+        simulate=earth_simulate,
+        write=earth_write,
+        read=earth_read,
+        easy=earth_easy,
+        noise=earth_noise,
+        train=earth_train,
+        report=earth_report,
+        command=earth_command,
+        files=("centres.csv", "clusters.tif", "preview.png", "report.html", "run.json"),
     ),
 )
 
