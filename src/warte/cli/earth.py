@@ -154,7 +154,10 @@ def simulate_scenes(
 def evaluate_run(
     found: Annotated[Path, typer.Argument(metavar="FOUND", help="Folder of a run.")],
     truth: Annotated[
-        Path, typer.Argument(metavar="TRUTH", help="Folder of `simulate`, a raster, or polygons.")
+        Path,
+        typer.Argument(
+            metavar="TRUTH", help="Folder of `simulate`, a raster, or polygons of classes."
+        ),
     ],
     field: FieldOption = None,
     as_json: JsonOption = False,
