@@ -22,7 +22,7 @@ from warte.earth.change.kinds import ByBands, ByClusters, ByRadar, Kinds, has_pl
 from warte.earth.change.radar import water_borders
 from warte.earth.change.radiometry import Radiometry, radiometry, untouched
 from warte.earth.change.results import areas, outputs, regions
-from warte.earth.change.screen import covered, screen_of, screened
+from warte.earth.change.screen import covered, screen_of, screened, without_clouds
 from warte.earth.change.season import YEAR, Model, SeasonWork, noise_of, sample_gains
 from warte.earth.change.settings import Changed, ChangeSettings, Method
 from warte.earth.change.smooth import smoothed
@@ -36,6 +36,7 @@ Report = Callable[[str, int, int | None], None]
 FloatArray = npt.NDArray[np.float64]
 WINDOW = 30_000_000  # numbers that one window of all dates may hold
 SPECKLE = 3  # pixels around each that are looked at against speckle
+SHARED = 0.02  # share of the pixels that two dates must both see to tell a shift
 RADAR = ("vv", "vh", "hh", "hv")
 # Bands that tell a change of a dense series from each other; the rest repeats them.
 SEASON_BANDS = ("green", "red", "nir", "swir16", "swir22")
@@ -181,13 +182,13 @@ def _mended(series: Series, settings: ChangeSettings, method: Method) -> tuple[S
     sample = take_sample(stack(series.scenes, series.bands, grid, needed), len(series.days))
     if method == "radar" or settings.max_shift == 0:
         return series, sample  # speckle has no edges; sensors place it by their orbit
-    shifts = _shifts(sample)
+    at, shifts = _shifts(without_clouds(sample, series.bands) if method == "season" else sample)
     notes = list(series.notes)
     for scene, shift in zip(series.scenes, shifts, strict=True):
         far = float(np.hypot(*shift))
         if far > settings.max_shift:
             raise InputError(
-                f"{scene.name} lies {far:.1f} pixels beside {series.scenes[0].name} "
+                f"{scene.name} lies {far:.1f} pixels beside {series.scenes[at].name} "
                 f"({shift[0]:+.1f} rows, {shift[1]:+.1f} columns); at most "
                 f"{settings.max_shift:g} are mended (--max-shift): register them first"
             )
@@ -201,15 +202,22 @@ def _mended(series: Series, settings: ChangeSettings, method: Method) -> tuple[S
     return mended, take_sample(stack(scenes, series.bands, grid, needed), len(series.days))
 
 
-def _shifts(sample: Sample) -> tuple[tuple[float, float], ...]:
-    """Rows and columns by which each date lies beside the first; 0 where that cannot be told."""
+def _shifts(sample: Sample) -> tuple[int, tuple[tuple[float, float], ...]]:
+    """Which date the others are compared with, and rows and columns by which each lies beside it.
+
+    It is the first that is half as clear as the clearest; the shift is 0 where it cannot be told.
+    """
     values = sample.values.astype(np.float64)
-    found = [(0.0, 0.0)]
-    for date in range(1, values.shape[1]):
-        both = sample.seen[:, 0] & sample.seen[:, date]
-        shift = shift_between(edges(values[:, 0], both), edges(values[:, date], both))
+    clear = sample.seen.sum(axis=(0, 2, 3))
+    at = int(np.flatnonzero(2 * clear >= clear.max())[0])
+    found = []
+    for date in range(values.shape[1]):
+        both = sample.seen[:, at] & sample.seen[:, date]
+        shift = None
+        if date != at and both.mean() >= SHARED:
+            shift = shift_between(edges(values[:, at], both), edges(values[:, date], both))
         found.append(shift or (0.0, 0.0))
-    return tuple(found)
+    return at, tuple(found)
 
 
 def _plan_steps(series: Series, sample: Sample, settings: ChangeSettings) -> Plan:

@@ -23,10 +23,14 @@ from warte.earth.scene import BoolArray, Float32Array, Scene
 VISIBLE = ("blue", "green", "red")  # the first that is there tells clouds
 DARKENED = ("green", "nir", "swir16")  # shadows darken all of these
 LOOKED = 6  # dates on each side that are compared
+ENOUGH = 3  # of them that a side must have
 SHINE = 0.08  # share of the way from ground to cloud at which a date stands out
+SURE = 0.25  # the same of what is surely cloud
 CLOUD = 0.99  # quantile of the brightness that is cloud, in a series with clouds
 DIM = 0.8  # share of the usual light that a shadow lets through, at most
+DEEP = 0.5  # the same of what is surely shadow
 SIGMAS = 4.0  # standard deviations from which a date stands out
+WATER = 0.35  # mean of NDWI and MNDWI of water; that of ground in shadow is less
 MOST = 5  # pixels of nine that stand out where it is no speck
 GROWN = 2  # pixels around what stands out that are left out, too
 ROUNDS = 3
@@ -37,12 +41,13 @@ COVERED = 0.9  # share of a date without clear pixels at which the user is told
 class Screen:
     """What tells the clouds of one series.
 
-    names: of the bands that are looked at, the one that tells clouds first. bright: by how much a
-    cloud exceeds clear dates at least. noise: standard deviation of the others, which shadows
-    darken.
+    names: of the bands that are looked at, the one that tells clouds first. sure, bright: by how
+    much a date exceeds clear ones that is cloud, surely or probably. noise: standard deviation of
+    the others, which shadows darken.
     """
 
     names: tuple[str, ...]
+    sure: float
     bright: float
     noise: tuple[float, ...]
 
@@ -52,57 +57,78 @@ class Screen:
         values: (dates, bands, rows, columns), the bands of `names`. Exact but for MARGIN pixels at
         the edge.
         """
-        bright = seen & (brighter(values[:, 0], seen) > self.bright)
-        rest = seen & ~bright
-        dark = darker(values[:, 1:], rest, self.noise)
-        return rest & ~dark & ~grown(bright | dark)
+        wet, rest = self._wet(values), seen
+        # What is surely cloud goes first, as often as it hides other clouds.
+        for least, rank in ((self.sure, 2), (self.sure, 2), (self.bright, 3)):
+            rest = rest & ~(brighter(values[:, 0], rest, rank) > least)
+        for dim in (DEEP, DEEP, DIM):
+            rest = rest & ~(darker(values[:, 1:], rest, self.noise, dim) & ~wet)
+        return rest & ~grown(seen & ~rest)
+
+    def _wet(self, values: torch.Tensor) -> torch.Tensor:
+        """(dates, rows, columns) what is open water: darker than land, but of another colour."""
+        names = self.names[1:]
+        if not set(DARKENED) <= set(names):
+            return torch.zeros_like(values[:, 0], dtype=torch.bool)
+        green, nir, swir = (values[:, 1 + names.index(band)].clamp(min=0) for band in DARKENED)
+        ndwi = (green - nir) / (green + nir).clamp(min=1e-30)
+        mndwi = (green - swir) / (green + swir).clamp(min=1e-30)
+        return (ndwi + mndwi) / 2 > WATER
 
 
 MARGIN = GROWN + 1
 
 
-def brighter(values: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-    """(dates, rows, columns) by how much a date exceeds the clear dates before and those after."""
-    return values - torch.maximum(*second_lowest(values, seen))
+def brighter(values: torch.Tensor, seen: torch.Tensor, rank: int) -> torch.Tensor:
+    """(dates, rows, columns) by how much a date exceeds the clear dates before and those after.
+
+    rank: 2 takes the second lowest of them for clear.
+    """
+    return values - torch.maximum(*beside(values, seen, rank))
 
 
-def darker(values: torch.Tensor, seen: torch.Tensor, noise: Sequence[float]) -> torch.Tensor:
+def darker(
+    values: torch.Tensor, seen: torch.Tensor, noise: Sequence[float], dim: float
+) -> torch.Tensor:
     """(dates, rows, columns) True where all bands lie below the dates before and those after.
 
-    values: (dates, bands, rows, columns).
+    values: (dates, bands, rows, columns). dim: share of the usual light from which they do.
     """
     total, usual = torch.zeros_like(values[:, 0]), torch.zeros_like(values[:, 0])
     all_below = seen.clone()
     for band, spread in enumerate(noise):
         at = values[:, band]
-        sides = second_lowest(-at, seen)
-        reference = -torch.maximum(*sides)
+        reference = -torch.maximum(*beside(-at, seen, 2))
         all_below &= at < reference + spread
         total, usual = total + at, usual + reference
-    return all_below & (total < DIM * usual) & (usual - total > SIGMAS * sum(noise))
+    return all_below & (total < dim * usual) & (usual - total > SIGMAS * sum(noise))
 
 
-def second_lowest(values: torch.Tensor, seen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The second lowest of the LOOKED dates seen before each and of those seen after it.
+def beside(
+    values: torch.Tensor, seen: torch.Tensor, rank: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The lowest but `rank` - 1 of the LOOKED dates seen before each, and of those seen after it.
 
-    -inf where there are fewer than two: nothing stands out from them.
+    -inf where there are fewer than ENOUGH, as at the beginning and the end of a series: the other
+    side tells alone.
     """
     order = torch.argsort((~seen).to(torch.uint8), dim=0, stable=True)  # what is seen, first
     packed = torch.where(seen, values, torch.inf).gather(0, order)
+    edge = torch.full_like(packed[:LOOKED], torch.inf)
+    if len(edge) < LOOKED:
+        edge = edge[:1].expand(LOOKED, -1, -1)
+    padded = torch.cat([edge, packed, edge])
     sides = []
-    for way in (1, -1):
-        lowest = torch.full_like(packed, torch.inf)
-        second = lowest.clone()
-        for step in range(1, LOOKED + 1):
-            if step >= len(packed):
-                break
-            here = slice(step, None) if way == 1 else slice(None, -step)
-            there = slice(None, -step) if way == 1 else slice(step, None)
-            beside = packed[there]
-            second[here] = torch.minimum(second[here], torch.maximum(lowest[here], beside))
-            lowest[here] = torch.minimum(lowest[here], beside)
-        second = torch.where(second.isfinite(), second, -torch.inf)
-        sides.append(torch.zeros_like(second).scatter(0, order, second))
+    for first in (0, LOOKED + 1):
+        lowest = [torch.full_like(packed, torch.inf) for _ in range(rank)]
+        for step in range(LOOKED):
+            rising = padded[first + step : first + step + len(packed)]
+            for place, low in enumerate(lowest):
+                lowest[place], rising = torch.minimum(low, rising), torch.maximum(low, rising)
+        count = torch.cumsum(torch.cat([edge[:1].isinf() & False, padded.isfinite()]), 0)
+        there = count[first + LOOKED :][: len(packed)] - count[first:][: len(packed)]
+        found = torch.where(there >= ENOUGH, lowest[-1], -torch.inf)
+        sides.append(torch.zeros_like(found).scatter(0, order, found))
     return sides[0], sides[1]
 
 
@@ -123,21 +149,38 @@ def screen_of(sample: Sample, bands: Sequence[str]) -> Screen | None:
     if visible is None:
         return None
     names = (visible, *(band for band in DARKENED if band in bands))
-    values = torch.from_numpy(sample.values[:, :, [bands.index(name) for name in names]])
-    seen = torch.from_numpy(sample.seen)
-    cloud = float(np.quantile(sample.values[:, :, bands.index(visible)][sample.seen], CLOUD))
-    found, clear = Screen(names, 0.0, (0.0,) * (len(names) - 1)), seen
+    part = Sample(sample.values[:, :, [bands.index(name) for name in names]], sample.seen)
+    cloud = float(np.quantile(part.values[:, :, 0][part.seen], CLOUD))
+    found, kept = Screen(names, 0.0, 0.0, (0.0,) * (len(names) - 1)), part
     for number in range(ROUNDS):
         if number:
-            clear = torch.stack([found.clear(*block) for block in zip(values, seen, strict=True)])
-        kept = Sample(values.numpy(), clear.numpy())
+            kept = _kept(part, names, found)
+            if not kept.seen.any():
+                break
         noise = noise_of(kept)
-        ground = float(np.median(kept.values[:, :, 0][kept.seen]))
-        shine = SHINE * (cloud - ground)
+        contrast = cloud - float(np.median(kept.values[:, :, 0][kept.seen]))
         # The noise of the first round is that of clouds.
-        bright = max(shine, SIGMAS * noise[0]) if number else shine
-        found = Screen(names, bright, noise[1:] if number else (0.0,) * (len(names) - 1))
+        least = SIGMAS * noise[0] if number else 0.0
+        found = Screen(
+            names,
+            max(SURE * contrast, least),
+            max(SHINE * contrast, least),
+            noise[1:] if number else found.noise,
+        )
     return found
+
+
+def without_clouds(sample: Sample, bands: Sequence[str]) -> Sample:
+    """The sample without what a screen made from it leaves out; the same where none can be made."""
+    screen = screen_of(sample, bands)
+    return sample if screen is None else _kept(sample, bands, screen)
+
+
+def _kept(sample: Sample, bands: Sequence[str], screen: Screen) -> Sample:
+    values = torch.from_numpy(sample.values[:, :, [bands.index(name) for name in screen.names]])
+    seen = torch.from_numpy(sample.seen)
+    clear = [screen.clear(*block).numpy() for block in zip(values, seen, strict=True)]
+    return Sample(sample.values, np.stack(clear))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from warte.earth.change.kinds import Kinds
+from warte.earth.change.kinds import EBB, FLOOD, ByBands, Kinds
 from warte.earth.change.results import finish
 from warte.earth.change.smooth import smoothed
 from warte.earth.change.stack import Sample, by_date
@@ -24,6 +24,7 @@ STRIP = 2_000_000  # numbers smoothed at once; greater pieces of memory cost tim
 SPIKE = 3.5  # standard deviations from the neighbours in time at which one date is left out
 PLAUSIBLE = 3.84  # fall of twice the log-likelihood at the ends of a 95 % interval
 ALIKE = 20.0  # days of the year between dates of one season
+FLOODED = 3  # dry dates for each wet one where a flood is none of the seasons
 RIDGE = 1e-9
 
 
@@ -401,9 +402,40 @@ class SeasonWork:
                 self.kinds.wetness(after) >= self.wet,
             )  # fmt: skip
             dates[0, part], dates[1, part] = found.first.numpy(), found.last.numpy()
+            if not isinstance(self.kinds, ByBands):
+                continue
+            first, last = self._floods(y[..., part].numpy(), was[:, part].numpy())
+            flooded = (last > 0) & np.isin(kind[part], (0, FLOOD, EBB))
+            kind[part[flooded]] = FLOOD
+            dates[:, part[flooded]] = first[flooded], last[flooded]
         days = np.floor(self.model.days).astype(np.int64)
         years = np.floor(1970 + days / YEAR).astype(np.int64) - 1900
         return finish(
             kind.reshape(shape), score.reshape(shape), dates.reshape(2, *shape), days,
             pixels[0].valid, self.smallest, years,
         )  # fmt: skip
+
+    def _floods(
+        self, y: FloatArray, seen: npt.NDArray[np.bool_]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """(P,) index of the last dry date before a flood and of its first wet one, 0 without one.
+
+        y: (dates, bands, P). seen: (dates, P). A flood that goes again is no step: it is land that
+        is wet at `confirm` dates or more in turn, after as many dry ones, and dry at most dates.
+        """
+        wet = seen & (np.stack([self.kinds.wetness(date) for date in y]) > max(self.wet, 0.0))
+        land = (seen & ~wet).sum(axis=0) > FLOODED * wet.sum(axis=0)
+        pixels = seen.shape[1]
+        dry, run, since, before = (np.zeros(pixels, np.int64) for _ in range(4))
+        first, last = np.zeros(pixels, np.int64), np.zeros(pixels, np.int64)
+        for date in range(len(seen)):
+            begins = wet[date] & (run == 0)
+            since[begins] = date
+            run[wet[date]] += 1
+            run[seen[date] & ~wet[date]] = 0
+            found = (run >= self.model.confirm) & (dry >= self.model.confirm) & land & (last == 0)
+            first[found], last[found] = before[found], since[found]
+            dries = seen[date] & ~wet[date]
+            dry[dries] += 1
+            before[dries] = date
+        return first, last

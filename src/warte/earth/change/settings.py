@@ -55,8 +55,8 @@ class Changed:
     method: see ChangeSettings. dates: of the scenes, ISO, in order. bands: that were used.
     pixels, hectares: of each kind that occurs; hectares are NaN without a CRS. share: of the
     valid pixels that are marked. threshold: the score from which a pixel is marked. shifts: rows
-    and columns by which each scene lay beside the first (pixels). correlations: the canonical
-    correlations of the unchanged ground of each scene with the first, smallest first.
+    and columns by which each scene lay beside the first clear one (pixels). correlations: the
+    canonical correlations of the unchanged ground of each scene with the first, smallest first.
     notes: what the user should know.
     """
 
