@@ -166,8 +166,11 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, np.ndarray
 def _same(found: list[dict[str, np.ndarray]], name: str, w: np.ndarray, h: np.ndarray) -> None:
     assert np.array_equal(found[0][f"{name} h"], found[1][f"{name} h"])
     both = np.concatenate([one[f"{name} w"] for one in found])
-    assert np.abs(both - w).max() <= 1e-5 * np.abs(w).max()
-    assert np.abs(found[0][f"{name} h"] - h).max() <= 1e-5 * np.abs(h).max()
+    # The loss of sparse data is a small difference of large sums, whose rounding, other on every
+    # processor, says when nothing is gained any more.
+    off = 1e-4 if name.startswith("sparse") else 1e-5
+    assert np.abs(both - w).max() <= off * np.abs(w).max()
+    assert np.abs(found[0][f"{name} h"] - h).max() <= off * np.abs(h).max()
 
 
 @pytest.mark.parametrize("name", STARTS)

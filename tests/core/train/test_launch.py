@@ -171,19 +171,21 @@ def test_run_refuses_what_was_not_started(monkeypatch: pytest.MonkeyPatch) -> No
             launch.start_local(2, _rank, cuda=True)
 
 
-def test_mpiexec_says_where_to_meet() -> None:
+def test_mpiexec_says_where_to_meet(tmp_path: Path) -> None:
     mpiexec = Path(sys.executable).with_name("mpiexec")
     pytest.importorskip("mpi4py")
     if not mpiexec.is_file():
         pytest.skip("mpiexec is not installed")
+    # Each rank has a file of its own: what ranks print at once may stand within one another.
     script = (
-        "import torch; from warte.core.train import launch\n"
+        "import sys, torch; from pathlib import Path; from warte.core.train import launch\n"
         "with launch.group(timeout_s=60) as place:\n"
-        "    print(int(launch.total(torch.tensor([place.rank + 1])).item()))\n"
+        "    total = int(launch.total(torch.tensor([place.rank + 1])).item())\n"
+        "    Path(sys.argv[1], str(place.rank)).write_text(str(total))\n"
     )
     done = subprocess.run(
-        [mpiexec, "-n", "2", sys.executable, "-c", script],
+        [mpiexec, "-n", "2", sys.executable, "-c", script, str(tmp_path)],
         env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=100,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["3", "3"]
+    assert [(tmp_path / rank).read_text() for rank in "01"] == ["3", "3"]

@@ -8,24 +8,30 @@ import pytest
 import torch
 
 from warte.sky.find.stack import (
+    TILE,
+    Candidates,
+    Tier,
+    best_of_tile,
+    hits,
+    join,
+    regions,
+    robust_spread,
+    search,
+    tile_velocities,
+    z_order,
+)
+from warte.sky.find.velocity import (
     CLIP_SIGMA,
     FINE_STEPS,
     STEPS_PER_SIGMA,
-    Candidates,
-    Tier,
     VelocityTree,
-    full_sum,
-    hits,
-    join,
+    below,
+    doubled,
+    halves_of,
     level_sigma,
     quantise,
-    robust_spread,
-    search,
-    shifted_sum,
-    tile_velocities,
     trail_sigma,
     trailed,
-    z_order,
 )
 
 BLUR = 0.65
@@ -63,23 +69,18 @@ def near(found: Candidates, t: float, x: float, y: float, vx: float, vy: float) 
 
 
 @pytest.mark.parametrize(("dy", "dx"), [(0, 0), (3, -2), (-5, 4), (1, 1), (-1, -3), (40, 0)])
-def test_shifted_sum(dy: int, dx: int) -> None:
-    rng = np.random.default_rng(0)
-    a, b = rng.integers(-20, 20, (2, 3, 12, 15)).astype(np.int8)
-    out = torch.full((3, 12, 15), 99, dtype=torch.int8)
-    start, stop = shifted_sum(torch.from_numpy(a), torch.from_numpy(b), dy, dx, out)
+def test_doubled(dy: int, dx: int) -> None:
+    a = np.random.default_rng(0).integers(-20, 20, (3, 12, 15)).astype(np.int16)
+    out = torch.full((3, 12, 15), 99, dtype=torch.int16)
+    doubled(torch.from_numpy(a), dy, dx, out)
     for y in range(12):
         for x in range(15):
             ya, xa = y - dy // 2, x - dx // 2
             yb, xb = ya + dy, xa + dx
             if min(ya, yb) >= 0 and max(ya, yb) < 12 and min(xa, xb) >= 0 and max(xa, xb) < 15:
-                assert start <= y * 15 + x < stop
-                assert (out[:, y, x].numpy() == a[:, ya, xa] + b[:, yb, xb]).all()
-    place = np.arange(12 * 15)
-    untouched = place[(place < start) | (place >= stop)]
-    assert (out.view(3, -1)[:, untouched] == 99).all()
-    full = full_sum(torch.from_numpy(a), torch.from_numpy(b), dy, dx, out)
-    assert (full.view(3, -1)[:, untouched] == 0).all()
+                assert (out[:, y, x].numpy() == a[:, ya, xa] + a[:, yb, xb]).all()
+    if abs(dy) >= 12:
+        assert (out == 0).all()
 
 
 def position(level: int, index: int) -> list[int]:
@@ -97,7 +98,7 @@ def position(level: int, index: int) -> list[int]:
 def test_tree_sums_every_path(level: int, iy: int, ix: int) -> None:
     rng = np.random.default_rng(1)
     cells = rng.integers(-3, 4, (48, 40, 44)) / STEPS_PER_SIGMA  # exact in 8 bits
-    tree = VelocityTree(torch.from_numpy(cells).float(), trail=False, blur=BLUR)
+    tree = VelocityTree(torch.from_numpy(cells).float(), trail=False, blur=BLUR, fastest=16)
     got = tree.compute(level, iy, ix).numpy()
     steps = np.round(cells * STEPS_PER_SIGMA).astype(int)
     ys, xs = position(level, iy), position(level, ix)
@@ -128,9 +129,45 @@ def test_paths_of_the_tree_are_straight() -> None:
             assert np.abs(path - middle - slope * t).max() < 2.2
 
 
+@pytest.mark.parametrize("trail", [False, True])
+@pytest.mark.parametrize(("level", "y0", "x0", "ny", "nx"), [(3, -5, 2, 5, 4), (5, 4, -9, 3, 9)])
+def test_a_patch_holds_the_sums_of_each_velocity(
+    level: int, y0: int, x0: int, ny: int, nx: int, trail: bool
+) -> None:
+    cells = torch.from_numpy(noise(64, (30, 34), 11))
+    tree = VelocityTree(cells, trail=trail, blur=BLUR, fastest=16)
+    patch = tree.patch(level, y0, x0, ny, nx)
+    for iy in range(ny):
+        for ix in range(nx):
+            got = patch.sums[iy, ix][:, tree.inner].clone()
+            single = VelocityTree(cells, trail=trail, blur=BLUR, fastest=16)
+            expected = single.compute(level, y0 + iy, x0 + ix).flatten(1)
+            if level >= 4:
+                expected = (expected + level % 2) >> 1
+            assert (got == expected).all()
+
+
+def test_the_best_of_a_tile_is_the_largest_of_its_sums() -> None:
+    """A quarter of the sums is made; all of them, one by one, have the same maximum."""
+    cells = torch.from_numpy(noise(64, (30, 34), 12))
+    tree = VelocityTree(cells, trail=False, blur=BLUR, fastest=32)
+    for level, corner in ((4, (8, -16)), (6, (-8, 0))):
+        (y0, ny), (x0, nx) = (below(i, TILE) for i in corner)
+        lower = tree.patch(level - 1, y0, x0, ny, nx)
+        blocks = halves_of(level, lower.sums.shape[2])
+        best = torch.empty((blocks.count, 30, 34), dtype=torch.int8)
+        best_of_tile(lower, blocks, corner, best)
+        single = VelocityTree(cells, trail=False, blur=BLUR, fastest=32)
+        expected = torch.full_like(best, -128)
+        for iy in range(corner[0], corner[0] + TILE):
+            for ix in range(corner[1], corner[1] + TILE):
+                expected = torch.maximum(expected, single.compute(level, iy, ix))
+        assert (best == expected).all()
+
+
 def test_tree_is_the_same_in_any_order() -> None:
     cells = torch.from_numpy(noise(32, (20, 24), 2))
-    tree = VelocityTree(cells, trail=False, blur=BLUR)
+    tree = VelocityTree(cells, trail=False, blur=BLUR, fastest=16)
     first = tree.compute(5, 6, -4).clone()
     for iy in range(-8, 9):
         tree.compute(5, iy, 3)
@@ -139,11 +176,14 @@ def test_tree_is_the_same_in_any_order() -> None:
 
 @pytest.mark.parametrize("limit", [1, 5, 40, 127])
 def test_hits_are_those_of_numpy(limit: int) -> None:
-    # harvest starts from zeros, so there are no negative ones
-    values = np.random.default_rng(3).integers(0, 128, (4, 6, 8)).astype(np.int8)
-    values[0, 0, 0], values[3, 5, 7] = limit, 127
+    values = np.random.default_rng(3).integers(limit - 128, 128, (4, 7, 9)).astype(np.int8)
+    values[0, 0, 0], values[3, 6, 8] = limit, 127
+    flat = values.astype(int).ravel()
+    around = [dy * 9 + dx for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
+    near = np.clip(np.arange(flat.size)[:, None] + around, 0, flat.size - 1)
+    peak = (flat >= limit) & (flat[near] <= flat[:, None]).all(1)
     got = hits(torch.from_numpy(values.copy()), limit).numpy()
-    np.testing.assert_array_equal(got, np.argwhere(values >= limit))
+    np.testing.assert_array_equal(got, np.argwhere(peak.reshape(values.shape)))
 
 
 @pytest.mark.parametrize(("lo", "hi"), [(-3, 4), (0, 0), (-1, 0), (-5, 6), (2, 9)])
@@ -153,7 +193,9 @@ def test_z_order_visits_all_once(lo: int, hi: int) -> None:
 
 
 def test_tiles_hold_each_velocity_once() -> None:
-    velocities = [v for tile in tile_velocities(POINTS_16) for v in tile]
+    squares = regions(POINTS_16, 2 * TILE)
+    corners = [corner for square in squares for corner in square.tiles]
+    velocities = [v for corner in corners for v in tile_velocities(POINTS_16, *corner)]
     assert len(velocities) == len(set(velocities))
     speed = np.hypot(*np.mgrid[-30:31, -30:31]) / 8
     assert len(velocities) == ((speed >= 0.2) & (speed < 1.5)).sum()
@@ -170,7 +212,7 @@ def test_steps_of_one_sigma() -> None:
 def test_noise_of_the_sums(level: int) -> None:
     """Sums have the noise that they are said to have, but for the clipping and the rounding."""
     cells = torch.from_numpy(noise(64, (60, 80), 4))
-    tree = VelocityTree(cells, trail=False, blur=BLUR)
+    tree = VelocityTree(cells, trail=False, blur=BLUR, fastest=16)
     sums = tree.compute(level, 3, 5)[:, 10:-10, 10:-10]
     assert float(sums.float().std()) == pytest.approx(level_sigma(level), rel=0.06)
     if level >= 4:  # where it is used; sums of two frames take too few values

@@ -159,7 +159,7 @@ def test_rules_for_a_broad_component(width: float, flux: float, held: bool, soun
      {"false_positives": 0.5}],
 )  # fmt: skip
 def test_settings_out_of_range_are_named(changes: dict[str, object]) -> None:
-    with pytest.raises(SettingsError, match=next(iter(changes))):
+    with pytest.raises(SettingsError, match=next(iter(changes)).replace("_", "-")):
         FitSettings(**changes)  # type: ignore[arg-type]
 
 

@@ -218,7 +218,8 @@ def test_wide_and_distant_lines_use_all_pixels() -> None:
     lines = replace(lines, flux=flux, weight=lines.weight * 1e6)
     found = solve(layout, lines, nonlinear[:, None] * 1.02, tolerance=1e-12)
     torch.testing.assert_close(found.nonlinear, nonlinear, rtol=1e-5, atol=1e-4)
-    assert found.chi2.max() < 1e-6
+    # the small difference of large sums of squares: nothing but rounding is left
+    assert (found.chi2.abs() < 1e-13 * (lines.weight * flux**2).sum(-1)).all()
 
 
 def test_lmfit_finds_nothing_better() -> None:

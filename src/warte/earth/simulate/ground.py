@@ -210,6 +210,8 @@ def draw_ground(
 
 def _placed(ground: Ground, events: tuple[Event, ...]) -> tuple[Event, ...]:
     """The events, each at a place; those without one go where they change most, apart."""
+    if not events:
+        return ()  # looking at all of a vast ground takes long
     settings = ground.settings
     x = np.linspace(0, settings.width_m, 97)
     y = np.linspace(0, settings.height_m, 97)
