@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from warte.core.errors import InputError, SettingsError
-from warte.sky.find import detect, faint, link
+from warte.sky.find import chance, detect, faint, link
 from warte.sky.find.accept import is_bright_mover
 from warte.sky.find.fit import Fit, MatchedFrames, fit_trail
 from warte.sky.find.join import Track, track_of
@@ -213,7 +213,9 @@ def find_bright(
         star = np.stack([np.interp(frames, blobs.frame[chain], blobs.xy[chain, k]) for k in (0, 1)])
         streaked = float(np.median(np.hypot(*blobs.streak[chain].T)) > 0)
         fit = fit_trail(matched, frames, star.T, streaked, (1, 2, 3, 5, 8, 12))
-        if is_bright_mover(fit, window):
+        standing = chance.standing(matched, fit)
+        score = float(standing.sum() / np.sqrt(max(1, len(standing))))
+        if is_bright_mover(fit, window, chance.stand_out(chance.chances_of(matched, fit), score)):
             fits.append(fit)
     return fits
 

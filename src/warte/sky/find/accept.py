@@ -35,14 +35,6 @@ def moved(fit: Fit) -> float:
     return float(min(stars, np.hypot(fit.x[-1] - fit.x[0], fit.y[-1] - fit.y[0])))
 
 
-def red_along(fit: Fit, window: Window) -> float:
-    """How much noise that stays raises the scatter of sums on the path (see ``red_noise``)."""
-    height, width = window.red.shape
-    x = np.clip((fit.star_x / window.cell).astype(int), 0, width - 1)
-    y = np.clip((fit.star_y / window.cell).astype(int), 0, height - 1)
-    return float(np.sqrt((window.red[y, x] ** 2).mean()))
-
-
 def needed_score(fit: Fit, window: Window, false_tracks: float, choices: int) -> float:
     """Sigma that noise alone exceeds ``false_tracks`` times a window, for a path like ``fit``.
 
@@ -62,28 +54,34 @@ def needed_score(fit: Fit, window: Window, false_tracks: float, choices: int) ->
     return score
 
 
-def is_faint_mover(fit: Fit, window: Window, false_tracks: float, choices: int) -> bool:
-    """Whether a path of the stack search is more than noise would make, and moves."""
+def is_faint_mover(
+    fit: Fit, window: Window, score: float, false_tracks: float, choices: int
+) -> bool:
+    """Whether a path of the stack search is more than noise would make, and moves.
+
+    ``score``: sigma of the path, of what chance makes there (see `chance`).
+    """
     if len(fit.frame) < 8:
         return False
     lasted = fit.frame[-1] - fit.frame[0]
-    score = robust_score(fit.snr) / red_along(fit, window)
     return bool(
-        score > needed_score(fit, window, false_tracks, choices) * window.tail**2
+        score > needed_score(fit, window, false_tracks, choices)
         and not on_edge(fit, window)
         and not on_stars(fit, window)
         and moved(fit) > max(MOVED_PX, SLOWEST_PX * lasted)
     )
 
 
-def is_bright_mover(fit: Fit, window: Window) -> bool:
-    """Whether a path of linked blobs is lit, moves, and runs as bodies in the sky do."""
+def is_bright_mover(fit: Fit, window: Window, score: float) -> bool:
+    """Whether a path of linked blobs is lit, moves, and runs as bodies in the sky do.
+
+    ``score`` as in `is_faint_mover`.
+    """
     if len(fit.frame) < 2:
         return False
     lit = float((fit.snr > LIT_SNR).mean())
-    score = float(fit.snr.sum() / np.sqrt(len(fit.snr))) / red_along(fit, window)
     return bool(
-        score > BRIGHT_SCORE * window.tail
+        score > BRIGHT_SCORE
         and lit >= LIT_FRACTION
         and moved(fit) > MOVED_PX
         and is_straight(fit)

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from warte.sky.find.accept import INTERVALS, WHOLE, is_faint_mover, needed_score
+from warte.sky.find.accept import (
+    INTERVALS,
+    WHOLE,
+    is_faint_mover,
+    needed_score,
+    robust_score,
+)
+from warte.sky.find.chance import chances_of, stand_out, standing
 from warte.sky.find.fit import Fit, MatchedFrames, fit_path, fit_trail, motion_per_frame
 from warte.sky.find.prepare import Window
 from warte.sky.find.refine import FEWEST_FRAMES, Paths, refine, thin
@@ -93,10 +100,16 @@ def decide(matched: MatchedFrames, paths: Paths, settings: FaintSettings) -> lis
         trail = float(paths.trail[n])
         window, rate = matched.window, settings.false_tracks
         quick = fit_path(matched, frame, star, trail, (1,), rounds=3)
-        if quick.score < needed_score(quick, window, rate, choices) - 0.7:
+        least = needed_score(quick, window, rate, choices) - 0.7
+        if quick.score < least:
+            continue
+        chances = chances_of(matched, quick)
+        if stand_out(chances, robust_score(standing(matched, quick))) < least:
             continue
         # a straight path decides: a curve finds more in noise than the trials allow for
-        if is_faint_mover(fit_path(matched, frame, star, trail, (1,)), window, rate, choices):
+        fit = fit_path(matched, frame, star, trail, (1,))
+        score = stand_out(chances, robust_score(standing(matched, fit)))
+        if is_faint_mover(fit, window, score, rate, choices):
             fits.append(fit_trail(matched, frame, star, trail, (1, 2)))
     return fits
 

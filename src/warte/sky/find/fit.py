@@ -14,12 +14,13 @@ inverse of the Fisher matrix, and the Bayesian information criterion chooses the
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from math import sqrt
 
 import cv2
 import numpy as np
 from scipy.interpolate import BSpline
+from scipy.special import ndtr
 
 from warte.sky.find.prepare import Window
 from warte.sky.find.register import apply_motion
@@ -29,6 +30,10 @@ TRAIL_STEP_PX = 1.0  # a trail is sampled so often
 SLOPE_PX = 0.5  # slopes are differences over twice this
 ROUNDS = 12  # of Fisher scoring
 STEP_MAX_PX = 1.0  # longest step of one round
+NOISE_FRAMES = 24  # frames from which the noise of a place is measured
+NOISE_PX = 4.0  # over which it is smoothed
+KNOTS = np.array([-3.09, -2.75, -2.33, -1.88, -1.28, -0.5, 0.0, 0.5, 1.28, 1.88, 2.33, 2.75, 3.09])
+WHITE = 1.15  # values so rare that reach no farther than this over a Gaussian's are white noise
 MODEL_PX = 0.005  # what sampling and the pixels leave, added to every error
 
 
@@ -77,6 +82,55 @@ class MatchedFrames:
             smooth = cv2.GaussianBlur(frame, (0, 0), self.sigma, borderType=cv2.BORDER_CONSTANT)
             self.images[t] = np.clip(smooth * scale, -6e4, 6e4)
             self.ready[t] = True
+
+    @cached_property
+    def local(self) -> np.ndarray:
+        """Noise of the images over the picture, (H, W) float32 in sigma of ``window.noise``.
+
+        From the dark side alone, since movers are bright; never below the median, as a frozen part
+        of the picture may be rewritten at any time.
+        """
+        count = len(self.images)
+        pick = np.unique(np.linspace(0, count - 1, min(count, NOISE_FRAMES)).round().astype(int))
+        self.prepare(pick)
+        dark = np.zeros((self.height, self.width), np.float32)
+        for t in pick:
+            dark += np.square(np.clip(self.images[t].astype(np.float32), -8.0, 0.0))
+        # half of the values are dark, and they hold half of the squares
+        rms = np.sqrt(cv2.GaussianBlur(2 * dark / len(pick), (0, 0), NOISE_PX))
+        return np.asarray(np.maximum(rms, max(float(np.median(rms)), 1e-3)), np.float32)
+
+    @cached_property
+    def knots(self) -> tuple[np.ndarray, np.ndarray]:
+        """Values over the `local` noise, and the sigmas at which a Gaussian is as rare."""
+        count = len(self.images)
+        pick = np.unique(np.linspace(0, count - 1, min(count, NOISE_FRAMES)).round().astype(int))
+        self.prepare(pick)
+        values = np.stack([self.images[t, ::2, ::2] / self.local[::2, ::2] for t in pick])
+        seen = np.quantile(values[values != 0] if (values != 0).any() else [0.0], ndtr(KNOTS))
+        return np.maximum.accumulate(seen + 1e-6 * KNOTS), KNOTS
+
+    @property
+    def is_white(self) -> bool:
+        """Whether rare values reach no farther than those of white noise."""
+        return bool(self.knots[0][-1] < WHITE * KNOTS[-1])
+
+    def rarity(self, values: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+        """Values of the images as the sigmas of a Gaussian that are as rare, in the noise of their
+        places (pixels, sensor). White noise is left as it is.
+
+        Beyond the last knot movers themselves may be among the values: they go on along a line.
+        """
+        if self.is_white:
+            return values
+        seen, sigmas = self.knots
+        x = values / self.local[row, column]
+        inner = np.interp(x, seen, sigmas)
+        for end, far in ((0, 2), (-1, -3)):  # the slope over the last few knots
+            slope = (sigmas[end] - sigmas[far]) / max(abs(seen[end] - seen[far]), 1e-6)
+            beyond = x < seen[0] if end == 0 else x > seen[-1]
+            inner = np.where(beyond, sigmas[end] + abs(slope) * (x - seen[end]), inner)
+        return np.asarray(inner)
 
     def sensor(self, t: np.ndarray, star: np.ndarray) -> np.ndarray:
         """Stars' grid (n, 2) to sensor (n, 2) pixels in frames ``t`` of the window."""
