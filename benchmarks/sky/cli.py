@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"parts of {','.join(PARTS)}",
     )
     add("--clips", type=positive, help="clips for each SNR and series (20; quick: 1)")
+    add("--snrs", type=_snrs, metavar="A,B", help="of the parts faint and codec (0.5 to 8)")
     add("--repeats", type=positive, help="timed runs of each speed row (5; quick: 1)")
     add("--seed0", type=_fresh, default=SEED0, help=f"first seed, {SEED0} or more")
     add("--workers", type=positive, default=page.cores(), help="processes (one for each core)")
@@ -47,6 +48,16 @@ def _fresh(text: str) -> int:
             f"{number} may be a seed of training; give {SEED0} or more"
         )
     return number
+
+
+def _snrs(text: str) -> tuple[float, ...]:
+    try:
+        snrs = tuple(sorted({float(part) for part in text.split(",")}))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} are not numbers with commas between") from None
+    if not 0.1 <= snrs[0] <= snrs[-1] <= 100:
+        raise argparse.ArgumentTypeError(f"{text} holds an SNR that is not 0.1 to 100")
+    return snrs
 
 
 def run(chosen: argparse.Namespace) -> int:
@@ -76,11 +87,11 @@ def _measure(
     tables: list[Table] = []
     outcomes: list[Outcome] = []
     if "faint" in only or "codec" in only:
-        snrs = recall.QUICK_SNRS if chosen.quick else recall.SNRS
+        snrs = chosen.snrs or (recall.QUICK_SNRS if chosen.quick else recall.SNRS)
         jobs = recall.faint_jobs(seed0, clips, snrs, "codec" in only, device)
         outcomes = run_jobs(jobs, workers, progress, "faint")
         tables += recall.faint_tables(outcomes) if "faint" in only else []
-        tables += [recall.codec_table(outcomes)] if "codec" in only else []
+        tables += recall.codec_tables(outcomes) if "codec" in only else []
     if "errors" in only:
         jobs = recall.error_jobs(seed0, clips, device)
         tables.append(recall.error_table(run_jobs(jobs, workers, progress, "errors")))
@@ -110,6 +121,8 @@ def _heading(chosen: argparse.Namespace, clips: int) -> str:
     command = "python -m benchmarks sky" + (" --quick" if chosen.quick else "")
     if chosen.only != PARTS:
         command += f" --only {','.join(chosen.only)}"
+    if chosen.snrs:
+        command += f" --snrs {','.join(f'{snr:g}' for snr in chosen.snrs)}"
     if chosen.clips:
         command += f" --clips {chosen.clips}"
     return (

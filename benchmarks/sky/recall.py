@@ -25,15 +25,17 @@ def faint_jobs(
 ) -> list[Job]:
     """Satellites that trail over the whole frame and that are points, and empty clips."""
     jobs = []
-    for number, snr in enumerate(snrs):
+    after = (WARTE_H264,) if codec else ()
+    for snr in snrs:
+        number = SNRS.index(snr) if snr in SNRS else len(SNRS) + int(10 * snr)
         for exposure in (1.0, 0.0):
-            extra = (WARTE_H264,) if codec and exposure == 1.0 else ()
+            extra = after if exposure == 1.0 else ()
             for clip in range(clips):
                 seed = seed0 + 10_000 * number + 5_000 * int(exposure == 0.0) + clip
                 methods = (WARTE, *extra, PEER)
                 jobs.append(Job("faint", seed, snr, exposure, methods, device))
     jobs += [
-        Job("empty", seed0 + 500_000 + clip, methods=(WARTE, PEER), device=device)
+        Job("empty", seed0 + 500_000 + clip, methods=(WARTE, *after, PEER), device=device)
         for clip in range(2 * clips)
     ]
     return jobs
@@ -87,18 +89,19 @@ def faint_tables(outcomes: Sequence[Outcome]) -> list[Table]:
     return [recall, _by_speed(outcomes), _false_table(outcomes)]
 
 
-def codec_table(outcomes: Sequence[Outcome]) -> Table:
+def codec_tables(outcomes: Sequence[Outcome]) -> list[Table]:
     """What compression costs: the same clips before and after H.264."""
     series = {
         "lossless": curve(outcomes, WARTE, 1.0),
         "after H.264": curve(outcomes, WARTE_H264, 1.0),
     }
-    return Table(
+    recall = Table(
         "Codec: Warte's recall by per-frame SNR, before and after H.264",
         _recall_rows(series),
         "The trailed clips of the part faint, and the same after x264 at CRF 23, 8 bit. The SNR is "
         "that before compression.",
     )
+    return [recall, _false_table(outcomes, "Codec: false tracks")]
 
 
 def _recall_rows(series: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -133,7 +136,7 @@ def false_rate(outcomes: Sequence[Outcome], method: str, scene: str) -> tuple[in
     return sum(one.count("false") for one in here), sum(one.frames or 0 for one in here)
 
 
-def _false_table(outcomes: Sequence[Outcome]) -> Table:
+def _false_table(outcomes: Sequence[Outcome], title: str = "Faint: false tracks") -> Table:
     rows = []
     for method in (WARTE, WARTE_H264, PEER):
         for scene, name in (("faint", "with one satellite"), ("empty", "empty")):
@@ -144,7 +147,7 @@ def _false_table(outcomes: Sequence[Outcome]) -> Table:
             per = f"{1000.0 * number / frames:.2f} ({low:.2f}-{high:.2f})"
             rows.append((method, name, frames, number, per))
     columns = ["method", "clips", "frames", "false tracks", "per 1000 frames"]
-    return Table("Faint: false tracks", pd.DataFrame(rows, columns=columns))
+    return Table(title, pd.DataFrame(rows, columns=columns))
 
 
 def error_table(outcomes: Sequence[Outcome]) -> Table:

@@ -45,7 +45,7 @@ WHITE_NOISE = Chance(0.0, 1.0, 1.0)
 
 def chances_of(matched: MatchedFrames, fit: Fit) -> tuple[Chance, ...]:
     """What chance makes of a path like ``fit``: elsewhere, and at its own places at other times."""
-    if len(fit.frame) < 2 or matched.is_white:
+    if len(fit.frame) < 2:
         return (WHITE_NOISE,)
     return (chance(elsewhere(matched, fit)), chance(at_other_times(matched, fit)))
 
