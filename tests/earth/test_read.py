@@ -544,6 +544,16 @@ def test_a_picture_cut_short_is_told_when_it_shows(tmp_path: Path) -> None:
     _says("cannot read a.tif", lambda: scene.read(Window(490, 0, 10, 10)))
 
 
+def test_a_damaged_picture_leaves_others_alone(tmp_path: Path) -> None:
+    good = write_picture(tmp_path / "good.tif", _numbers(2, 50, 50))
+    bad = write_picture(tmp_path / "bad.tif", _numbers(2, 300, 200))
+    bad.write_bytes(bad.read_bytes()[:90_000])
+    before = read(good).read().values  # it stays open, so opening it again forgets no error
+    for _ in range(2):
+        _says("cannot read bad.tif: TIFF", lambda: read(bad, fill="none").read())
+        assert np.array_equal(read(good).read().values, before)
+
+
 def test_huge_claims_are_refused(tmp_path: Path) -> None:
     write_picture(tmp_path / "a.tif", np.zeros((64, 64), np.uint8), tiled=True, blockxsize=16,
                   blockysize=16, sparse_ok=True)  # fmt: skip

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 from rasterio import windows as rasterio_windows
-from rasterio._err import CPLE_BaseError
+from rasterio._err import CPLE_BaseError, stack_errors
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
@@ -61,15 +61,27 @@ _threads = threading.local()
 @contextmanager
 def reading(name: str) -> Iterator[None]:
     """Whatever is wrong with a file while it is read becomes an InputError of one line."""
+    # GDAL remembers the last error of the thread, and rasterio takes it for that of a later call
+    # whose result cannot tell success from failure (colours of a band, for one). Entering this
+    # block forgets it.
+    with stack_errors():
+        pass
     try:
         with rasterio.Env(**OPTIONS):
             yield
     except DAMAGE as problem:
-        raise InputError(f"cannot read {name}: {told(problem)}") from problem
+        what = "; if it is cut short or damaged, fetch it again" * _of_file(problem)
+        raise InputError(f"cannot read {name}: {told(problem)}{what}") from problem
+
+
+def _of_file(problem: BaseException) -> bool:
+    return isinstance(problem, rasterio.errors.RasterioIOError | CPLE_BaseError)
 
 
 def told(problem: BaseException) -> str:
-    """What a problem says, in one line of moderate length."""
+    """What a problem says, in one line of moderate length; GDAL's own words, not rasterio's."""
+    while _of_file(problem) and problem.__cause__ is not None:
+        problem = problem.__cause__
     said = " ".join(str(problem).split()) or type(problem).__name__
     return said if len(said) <= 200 else f"{said[:197]}..."
 
