@@ -112,6 +112,40 @@ def test_files_of_bands_and_resolutions(tmp_path: Path) -> None:
     assert np.array_equal(parts, values[1])
 
 
+@pytest.mark.parametrize("prefix", ["", "S2A_"])
+@pytest.mark.parametrize(
+    ("rows", "step", "words"),
+    [
+        (38, 10.0, "40 x 40 and 38 x 40 pixels"),
+        (40, 11.0, "different places or pixel sizes"),
+        (20, 20.0, "40 x 40 and 20 x 40 pixels"),  # other ground, too
+    ],
+)
+@pytest.mark.parametrize("band", ["B03", "B11"])
+def test_bands_of_another_size_are_no_scene(
+    tmp_path: Path, prefix: str, band: str, rows: int, step: float, words: str
+) -> None:
+    write_picture(tmp_path / f"s/{prefix}B02.tif", _numbers(40, 40))
+    write_picture(tmp_path / f"s/{prefix}{band}.tif", _numbers(rows, 40), step)
+    _says(f"do not lie on one grid: {words}", lambda: read(tmp_path / "s"))
+    assert read(tmp_path / "s", bands=[read(tmp_path / "s" / f"{prefix}B02.tif").bands[0]]).read()
+    (tmp_path / f"s/{prefix}{band}.tif").unlink()
+    assert read(tmp_path / "s").grid.shape == (40, 40)
+
+
+def test_bands_of_other_resolutions_by_name(tmp_path: Path) -> None:
+    """Those of the same resolution have to agree, unless their names say otherwise."""
+    write_picture(tmp_path / "a/S2A_B02.tif", _numbers(40, 40))
+    write_picture(tmp_path / "a/S2A_B03.tif", _numbers(20, 20), 20.0)
+    _says("bands blue and green do not lie on one grid", lambda: read(tmp_path / "a"))
+    write_picture(tmp_path / "b/S2A_B02_10m.tif", _numbers(40, 40))
+    write_picture(tmp_path / "b/S2A_B03_20m.tif", _numbers(20, 20), 20.0)
+    assert read(tmp_path / "b").notes == ("green is resampled from 20 m to 10 m (bilinear)",)
+    write_picture(tmp_path / "c/my_B02.tif", _numbers(40, 40))
+    write_picture(tmp_path / "c/my_B11.tif", _numbers(20, 20), 20.0)
+    _says("bands B02 and B11 do not lie on one grid", lambda: read(tmp_path / "c"))
+
+
 def test_a_quality_band_beside_bands(tmp_path: Path) -> None:
     classes = np.full((9, 9), 4, np.uint8)
     classes[2, 3] = 9
@@ -443,6 +477,26 @@ def test_stac(tmp_path: Path) -> None:
     assert np.allclose(pixels.values[0][~bad], red[~bad] * 1e-4 - 0.1, rtol=0, atol=1e-7)
     assert np.allclose(pixels.values[1][~bad], nir[~bad] * 1e-4, rtol=0, atol=1e-7)
     assert [scene.name for scene in read_many(tmp_path)] == ["S2B_33UUP"]
+
+
+@pytest.mark.parametrize(
+    ("said", "other"),
+    [({"gsd": 10}, {"gsd": 20}), ({"proj:shape": [40, 40]}, {"proj:shape": [20, 20]}), ({}, {})],
+)
+def test_resolutions_of_stac(
+    tmp_path: Path, said: dict[str, object], other: dict[str, object]
+) -> None:
+    write_picture(tmp_path / "r.tif", _numbers(40, 40))
+    write_picture(tmp_path / "n.tif", _numbers(20, 20), 20.0)
+    path = _item(
+        tmp_path,
+        red={"href": "./r.tif", "type": "image/tiff", **said},
+        nir={"href": "./n.tif", "type": "image/tiff", **other},
+    )
+    if not said:  # red and nir of Sentinel-2 have 10 m
+        _says("bands red and nir do not lie on one grid", lambda: read(path))
+        return
+    assert read(path).notes == ("nir is resampled from 20 m to 10 m (bilinear)",)
 
 
 def test_addresses_that_do_not_answer(tmp_path: Path) -> None:
