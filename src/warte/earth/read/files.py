@@ -35,7 +35,7 @@ FillChoice = Literal["auto", "none"] | float
 
 DRIVERS = ("GTiff", "JP2OpenJPEG", "JP2KAK", "JPEG", "PNG", "VRT", "ENVI", "HFA", "NITF", "COSAR")
 OPTIONS = {
-    "GDAL_CACHEMAX": 32_000_000,  # bytes
+    "GDAL_CACHEMAX": 16_000_000,  # bytes
     "GDAL_HTTP_CONNECTTIMEOUT": 10,  # seconds
     "GDAL_HTTP_TIMEOUT": 60,
     "GDAL_HTTP_MAX_RETRY": 2,
