@@ -384,6 +384,7 @@ def bad(scene: str, labels: str, tmp_path_factory: pytest.TempPathFactory) -> di
         "mask": _written(folder / "mask.tif", scene, np.zeros((1, SIDE, SIDE), np.uint8), nodata=0),
         "B02": _written(folder / "x_B02.tif", scene, values[:1]),
         "B03": _written(folder / "x_B03.tif", scene, values[:1], transform=Affine.scale(10, -10)),
+        "B04": _written(folder / "x_B04.tif", scene, values[:1, :-5]),
         "huge": str(folder / "huge.tif"),
     }
     with rasterio.open(
@@ -415,6 +416,7 @@ BAD = [
     ("train {nocrs} --labels {labels}", "has no CRS"),
     ("cluster {scene} {B02}", "has no band"),
     ("anomalies {B02} {B03}", "lies in another place"),
+    ("anomalies {B02} {B04}", "do not lie on one grid"),
     ("train {scene} --labels {far}", "does not lie on the scene"),
     ("train {scene} --labels {none}", "holds no polygons"),
     ("train {scene} --labels {one}", "one class only"),

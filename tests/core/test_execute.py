@@ -6,12 +6,15 @@ import os
 import pickle
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -219,6 +222,27 @@ def test_a_rank_of_mpi_that_ends_leaves_none_waiting(tmp_path: Path, word: str) 
     run = mpiexec(tmp_path, word)
     assert run.returncode != 0
     assert word != "early" or run.stderr.count("error: bad input") == 1
+
+
+def test_another_server_than_a_dask_scheduler_is_one_line() -> None:
+    """Dask takes its first eight bytes for a number of bytes to come."""
+    pytest.importorskip("distributed")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            with suppress(OSError):  # closed at the end of the test
+                while True:
+                    client, _ = server.accept()
+                    client.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                    client.close()
+
+        threading.Thread(target=answer, daemon=True).start()
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        with (
+            pytest.raises(LostWorkerError, match="does not answer"),
+            executor("dask", scheduler=address),
+        ):
+            pass
 
 
 def test_dask(tmp_path: Path) -> None:

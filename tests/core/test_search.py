@@ -44,6 +44,12 @@ def only_pruned(trial: Any) -> float:
     raise optuna.TrialPruned
 
 
+def level(trial: Any) -> float:
+    trial.suggest_float("x", 0, 1)
+    trial.suggest_float("y", 0, 1)
+    return 1.0
+
+
 def same_trials(one: pd.DataFrame, two: pd.DataFrame) -> None:
     columns = ["state", "value", "steps", "x", "kind", "y"]
     kept = [table[table["state"] != "failed"][columns] for table in (one, two)]
@@ -157,6 +163,12 @@ def test_a_database_is_shared_too(tmp_path: Path) -> None:
     found = run(tmp_path / "b", trials=3, storage=shared, pruner="none")
     assert list(found.trials["number"]) == [0, 1, 2]
     assert "say little" in found.note
+
+
+@pytest.mark.parametrize("trials", [2, 21])
+def test_trials_that_do_equally_well_are_a_note_and_no_warning(tmp_path: Path, trials: int) -> None:
+    found = run(tmp_path / "out", level, trials=trials)
+    assert found.note == f"importances of {trials} complete trials say little"
 
 
 def test_what_cannot_be_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

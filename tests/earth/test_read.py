@@ -112,6 +112,40 @@ def test_files_of_bands_and_resolutions(tmp_path: Path) -> None:
     assert np.array_equal(parts, values[1])
 
 
+@pytest.mark.parametrize("prefix", ["", "S2A_"])
+@pytest.mark.parametrize(
+    ("rows", "step", "words"),
+    [
+        (38, 10.0, "40 x 40 and 38 x 40 pixels"),
+        (40, 11.0, "different places or pixel sizes"),
+        (20, 20.0, "40 x 40 and 20 x 40 pixels"),  # other ground, too
+    ],
+)
+@pytest.mark.parametrize("band", ["B03", "B11"])
+def test_bands_of_another_size_are_no_scene(
+    tmp_path: Path, prefix: str, band: str, rows: int, step: float, words: str
+) -> None:
+    write_picture(tmp_path / f"s/{prefix}B02.tif", _numbers(40, 40))
+    write_picture(tmp_path / f"s/{prefix}{band}.tif", _numbers(rows, 40), step)
+    _says(f"do not lie on one grid: {words}", lambda: read(tmp_path / "s"))
+    assert read(tmp_path / "s", bands=[read(tmp_path / "s" / f"{prefix}B02.tif").bands[0]]).read()
+    (tmp_path / f"s/{prefix}{band}.tif").unlink()
+    assert read(tmp_path / "s").grid.shape == (40, 40)
+
+
+def test_bands_of_other_resolutions_by_name(tmp_path: Path) -> None:
+    """Those of the same resolution have to agree, unless their names say otherwise."""
+    write_picture(tmp_path / "a/S2A_B02.tif", _numbers(40, 40))
+    write_picture(tmp_path / "a/S2A_B03.tif", _numbers(20, 20), 20.0)
+    _says("bands blue and green do not lie on one grid", lambda: read(tmp_path / "a"))
+    write_picture(tmp_path / "b/S2A_B02_10m.tif", _numbers(40, 40))
+    write_picture(tmp_path / "b/S2A_B03_20m.tif", _numbers(20, 20), 20.0)
+    assert read(tmp_path / "b").notes == ("green is resampled from 20 m to 10 m (bilinear)",)
+    write_picture(tmp_path / "c/my_B02.tif", _numbers(40, 40))
+    write_picture(tmp_path / "c/my_B11.tif", _numbers(20, 20), 20.0)
+    _says("bands B02 and B11 do not lie on one grid", lambda: read(tmp_path / "c"))
+
+
 def test_a_quality_band_beside_bands(tmp_path: Path) -> None:
     classes = np.full((9, 9), 4, np.uint8)
     classes[2, 3] = 9
@@ -445,6 +479,26 @@ def test_stac(tmp_path: Path) -> None:
     assert [scene.name for scene in read_many(tmp_path)] == ["S2B_33UUP"]
 
 
+@pytest.mark.parametrize(
+    ("said", "other"),
+    [({"gsd": 10}, {"gsd": 20}), ({"proj:shape": [40, 40]}, {"proj:shape": [20, 20]}), ({}, {})],
+)
+def test_resolutions_of_stac(
+    tmp_path: Path, said: dict[str, object], other: dict[str, object]
+) -> None:
+    write_picture(tmp_path / "r.tif", _numbers(40, 40))
+    write_picture(tmp_path / "n.tif", _numbers(20, 20), 20.0)
+    path = _item(
+        tmp_path,
+        red={"href": "./r.tif", "type": "image/tiff", **said},
+        nir={"href": "./n.tif", "type": "image/tiff", **other},
+    )
+    if not said:  # red and nir of Sentinel-2 have 10 m
+        _says("bands red and nir do not lie on one grid", lambda: read(path))
+        return
+    assert read(path).notes == ("nir is resampled from 20 m to 10 m (bilinear)",)
+
+
 def test_addresses_that_do_not_answer(tmp_path: Path) -> None:
     _says("cannot read http://127.0.0.1:9/item", lambda: read("http://127.0.0.1:9/item"))
     _says("cannot read", lambda: read("http://127.0.0.1:9/a.tif"))
@@ -542,6 +596,16 @@ def test_a_picture_cut_short_is_told_when_it_shows(tmp_path: Path) -> None:
     scene = read(path, fill="none")
     scene.read(Window(0, 0, 10, 10))
     _says("cannot read a.tif", lambda: scene.read(Window(490, 0, 10, 10)))
+
+
+def test_a_damaged_picture_leaves_others_alone(tmp_path: Path) -> None:
+    good = write_picture(tmp_path / "good.tif", _numbers(2, 50, 50))
+    bad = write_picture(tmp_path / "bad.tif", _numbers(2, 300, 200))
+    bad.write_bytes(bad.read_bytes()[:90_000])
+    before = read(good).read().values  # it stays open, so opening it again forgets no error
+    for _ in range(2):
+        _says("cannot read bad.tif: TIFF", lambda: read(bad, fill="none").read())
+        assert np.array_equal(read(good).read().values, before)
 
 
 def test_huge_claims_are_refused(tmp_path: Path) -> None:

@@ -492,7 +492,8 @@ def _dask_client(distributed: Any, workers: int, scheduler: str) -> Iterator[Any
     if scheduler:
         try:
             client = distributed.Client(scheduler, timeout=10)
-        except (OSError, ValueError) as problem:
+        except (OSError, ValueError, MemoryError, OverflowError, EOFError) as problem:
+            # Another kind of server answers with words that dask takes for lengths: MemoryError.
             raise LostWorkerError(
                 f"--scheduler {scheduler} does not answer; look whether dask scheduler runs there"
             ) from problem

@@ -435,12 +435,16 @@ def _importances(optuna: Any, study: Any, complete: int) -> tuple[pd.DataFrame, 
         return pd.DataFrame(columns=names), "one complete trial: no importances"
     try:
         evaluator = optuna.importance.PedAnovaImportanceEvaluator()
-        found: Mapping[str, float] = optuna.importance.get_param_importances(
-            study, evaluator=evaluator
-        )
+        with warnings.catch_warnings(record=True) as doubts:
+            # Optuna says so where trials are too few, or too many of them do equally well.
+            warnings.simplefilter("always", UserWarning)
+            found: Mapping[str, float] = optuna.importance.get_param_importances(
+                study, evaluator=evaluator
+            )
     except (ValueError, RuntimeError, ZeroDivisionError) as problem:
         return pd.DataFrame(columns=names), f"no importances: {problem}"
-    note = f"importances of {complete} complete trials say little" if complete < FEW else ""
+    little = complete < FEW or bool(doubts)
+    note = f"importances of {complete} complete trials say little" if little else ""
     return pd.DataFrame(list(found.items()), columns=names), note
 
 

@@ -155,20 +155,24 @@ def same_grid(scenes: Sequence[Scene]) -> Grid:
     """
     first = scenes[0]
     for scene in scenes[1:]:
-        one, two = first.grid, scene.grid
-        if one.shape != two.shape:
-            what = f"{one.rows} x {one.columns} and {two.rows} x {two.columns} pixels"
-        elif one.crs != two.crs:
-            what = f"CRS {one.crs} and {two.crs}"
-        elif not one.transform.almost_equals(two.transform, precision=1e-9):
-            what = "different places or pixel sizes"
-        else:
-            continue
-        raise InputError(
-            f"{first.name} and {scene.name} do not lie on one grid: {what}; "
-            "bring them onto one grid first, for example with gdalwarp"
-        )
+        what = difference(first.grid, scene.grid)
+        if what:
+            raise InputError(
+                f"{first.name} and {scene.name} do not lie on one grid: {what}; "
+                "bring them onto one grid first, for example with gdalwarp"
+            )
     return first.grid
+
+
+def difference(one: Grid, two: Grid) -> str:
+    """What makes two grids different ones, in words; "" where they are the same."""
+    if one.shape != two.shape:
+        return f"{one.rows} x {one.columns} and {two.rows} x {two.columns} pixels"
+    if one.crs != two.crs:
+        return f"CRS {one.crs} and {two.crs}"
+    if not one.transform.almost_equals(two.transform, precision=1e-9):
+        return "different places or pixel sizes"
+    return ""
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 Work = Callable[[Sequence[Pixels]], Arrays]
 
 TILE = 512  # pixels of a window's side
-BLOCK = 512  # pixels of the side of a block in the raw pictures
+BLOCK = 256  # pixels of the side of a block in the raw pictures; overviews hold rows of them
 CACHE = 16_000_000  # bytes of blocks that GDAL may keep; its own choice grows with the memory
 VALID = ""  # name of the array that says which pixels of a core are valid
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # it takes memory that the writing of pictures has no use for
 Colours = Mapping[int, tuple[int, int, int]]
 
 BLOCK = 512  # pixels of the side of a block in the files
+RAW_BLOCK = 256  # the same before they are finished: making overviews holds rows of blocks
 CACHE = 16_000_000  # bytes of blocks that GDAL may keep in memory
 STRIP_PX = 500_000  # pixels that are made polygons at once
 LABELS_TAG = "CLASSES"  # names of classes, as JSON from value to name
@@ -79,7 +80,7 @@ def write_cog(
         with rasterio.Env(GDAL_CACHEMAX=CACHE), open_picture(
             raw, "w", driver="GTiff", height=grid.rows, width=grid.columns, count=len(bands),
             dtype=dtype, crs=grid.crs, transform=grid.transform, nodata=nodata,
-            compress="deflate", tiled=True, blockxsize=BLOCK, blockysize=BLOCK,
+            compress="deflate", tiled=True, blockxsize=RAW_BLOCK, blockysize=RAW_BLOCK,
             bigtiff="if_safer",
         ) as file:  # fmt: skip
             file.update_tags(**(tags or {}))

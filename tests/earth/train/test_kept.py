@@ -172,22 +172,48 @@ def test_weights_that_were_best_before_the_stop_stay_the_best(
     _same(whole, model)
 
 
+def _without_result(*args: Any) -> None:
+    """The training in a process that is started here, but for what is kept at its end."""
+    network.save_learned = lambda *_: None
+    network._learned(*args)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_processes_are_started_once_for_all_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, model = tmp_path / "whole", tmp_path / "model"
+    _train(whole, FOLDS)
+    starts: list[int] = []
+
+    def counted(devices: int, *args: Any, **how: Any) -> Any:
+        starts.append(devices)
+        return launch.run(devices, *args, **how)
+
+    monkeypatch.setattr(network, "run", counted)
+    _train(model, FOLDS, Layout("ddp", devices=2))
+    assert starts == [2]
+    weights, others = (load_file(place / "model.safetensors") for place in (whole, model))
+    for name, value in weights.items():
+        np.testing.assert_allclose(others[name], value, atol=1e-4)
+    assert not _beside(model).exists()
+
+
 @pytest.mark.usefixtures("one_thread")
 def test_saved_by_two_processes_one_goes_on(
     tmp_path: Path, taken: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, model = tmp_path / "whole", tmp_path / "model"
     _train(whole)
-    save = kept.save_learned
 
-    def stop(*_: object) -> None:
+    def stopped(devices: int, _: object, *args: Any, **how: Any) -> None:
+        launch.run(devices, _without_result, *args, **how)
         raise KeyboardInterrupt
 
     # The two have ended well by then, and only their checkpoints are left.
-    monkeypatch.setattr(network, "save_learned", stop)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(network, "run", stopped)
         _train(model, layout=Layout("ddp", devices=2))
-    monkeypatch.setattr(network, "save_learned", save)
     (folder,) = _beside(model).glob("training/*/without-0")
     newest = checkpoint.latest(folder)
     assert newest is not None and newest.name == "step-00000020"

@@ -22,7 +22,7 @@ from warte.core.errors import InputError
 from warte.earth.read import landsat, sentinel2
 from warte.earth.read.files import REMOTE, Band, Facts, FillChoice, Quality, bands_of, stack
 from warte.earth.read.metadata import json_of
-from warte.earth.read.names import band_name, sensor_of, time_of, without_band
+from warte.earth.read.names import band_name, resolutions_of, sensor_of, time_of, without_band
 from warte.earth.scene import Grid, Scene
 
 __all__ = ["read", "read_many"]
@@ -275,7 +275,11 @@ def _of_files(
     judged = _judged(flags[0]) if flags and quality else None
     notes = (f"clouds and their shadows are left out by {flags[0].name}",) if judged else ()
     facts = Facts(name, time=time_of(paths[0].stem), sensor=sensor, notes=notes)
-    scene = stack(facts, named, chosen=bands, quality=judged, fill=fill, grid=grid)
+    stems = {band: Path(found.path).stem for band, found in named}
+    scene = stack(
+        facts, named, chosen=bands, quality=judged, fill=fill, grid=grid,
+        resolutions=resolutions_of(stems, sensor),
+    )  # fmt: skip
     return _radar(scene)
 
 

@@ -11,7 +11,7 @@ import threading
 import warnings
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 from rasterio import windows as rasterio_windows
-from rasterio._err import CPLE_BaseError
+from rasterio._err import CPLE_BaseError, stack_errors
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
@@ -29,13 +29,13 @@ from rasterio.warp import transform_bounds
 from warte.core.data.tiles import Window
 from warte.core.errors import InputError, SettingsError
 from warte.earth.read.fill import Fill, find_fill
-from warte.earth.scene import BoolArray, Float32Array, Grid, Quantity, Scene
+from warte.earth.scene import BoolArray, Float32Array, Grid, Quantity, Scene, difference
 
 FillChoice = Literal["auto", "none"] | float
 
 DRIVERS = ("GTiff", "JP2OpenJPEG", "JP2KAK", "JPEG", "PNG", "VRT", "ENVI", "HFA", "NITF", "COSAR")
 OPTIONS = {
-    "GDAL_CACHEMAX": 32_000_000,  # bytes
+    "GDAL_CACHEMAX": 16_000_000,  # bytes
     "GDAL_HTTP_CONNECTTIMEOUT": 10,  # seconds
     "GDAL_HTTP_TIMEOUT": 60,
     "GDAL_HTTP_MAX_RETRY": 2,
@@ -61,15 +61,27 @@ _threads = threading.local()
 @contextmanager
 def reading(name: str) -> Iterator[None]:
     """Whatever is wrong with a file while it is read becomes an InputError of one line."""
+    # GDAL remembers the last error of the thread, and rasterio takes it for that of a later call
+    # whose result cannot tell success from failure (colours of a band, for one). Entering this
+    # block forgets it.
+    with stack_errors():
+        pass
     try:
         with rasterio.Env(**OPTIONS):
             yield
     except DAMAGE as problem:
-        raise InputError(f"cannot read {name}: {told(problem)}") from problem
+        what = "; if it is cut short or damaged, fetch it again" * _of_file(problem)
+        raise InputError(f"cannot read {name}: {told(problem)}{what}") from problem
+
+
+def _of_file(problem: BaseException) -> bool:
+    return isinstance(problem, rasterio.errors.RasterioIOError | CPLE_BaseError)
 
 
 def told(problem: BaseException) -> str:
-    """What a problem says, in one line of moderate length."""
+    """What a problem says, in one line of moderate length; GDAL's own words, not rasterio's."""
+    while _of_file(problem) and problem.__cause__ is not None:
+        problem = problem.__cause__
     said = " ".join(str(problem).split()) or type(problem).__name__
     return said if len(said) <= 200 else f"{said[:197]}..."
 
@@ -264,24 +276,38 @@ def stack(
     quality: Quality | None = None,
     fill: FillChoice = "auto",
     grid: Grid | None = None,
+    resolutions: Mapping[str, object] | None = None,
 ) -> Scene:
     """A scene of named bands, on the finest of their grids or on a given one.
 
+    Bands that lie on another grid are resampled where that is meant: a grid is given, or the
+    product says that they have another resolution. Otherwise something is wrong with them.
+
+    Args:
+        resolutions: what the product says of a band's resolution, in whatever unit.
+
     Raises:
         InputError: a name is there twice, a chosen one is not there, a file cannot be read, holds
-            complex numbers, or does not lie on the ground of the others.
+            complex numbers, or does not lie on the grid or ground of the others.
         SettingsError: the fill is no number.
     """
     _check_names(facts.name, [name for name, _ in bands], chosen)
     grids = [_grid(band) for _, band in bands]
     wanted = [number for number, (name, _) in enumerate(bands) if chosen is None or name in chosen]
-    target = grid or min((grids[i] for i in wanted), key=lambda g: abs(g.transform.determinant))
+    finest = min(wanted, key=lambda i: abs(grids[i].transform.determinant))
+    target = grid or grids[finest]
     notes = list(facts.notes)
     laid = []
-    for (name, band), own in zip(bands, grids, strict=True):
-        laid.append(_laid(facts.name, name, band, own, target))
-        if laid[-1].resampling and (chosen is None or name in chosen):
+    for number, ((name, band), own) in enumerate(zip(bands, grids, strict=True)):
+        if not difference(own, target):
+            laid.append(band)
+            continue
+        if number in wanted:
+            _check_ground(facts.name, name, own, target)
+            if grid is None:
+                _check_resolution(facts.name, (name, bands[finest][0]), (own, target), resolutions)
             notes.append(f"{name} is resampled from {_step(own)} to {_step(target)} (bilinear)")
+        laid.append(replace(band, resampling="bilinear"))
     if quality is not None:
         quality = replace(quality, band=_laid_quality(quality.band, target))
     whole = Stack(target, tuple(laid), quality)
@@ -317,18 +343,42 @@ def _grid(band: Band) -> Grid:
         return Grid(data.height, data.width, data.transform, data.crs)
 
 
-def _laid(scene: str, name: str, band: Band, own: Grid, target: Grid) -> Band:
-    """The band, to be resampled where its grid is another.
+def _check_resolution(
+    scene: str,
+    names: tuple[str, str],
+    grids: tuple[Grid, Grid],
+    resolutions: Mapping[str, object] | None,
+) -> None:
+    """See that a band may lie on another grid than the finest one.
 
     Raises:
-        InputError: it cannot be brought to the target, or lies elsewhere.
+        InputError: nothing says that it has another resolution, or it covers other ground.
     """
-    if own == target or (
-        own.shape == target.shape
-        and own.crs == target.crs
-        and own.transform.almost_equals(target.transform, precision=1e-9)
-    ):
-        return band
+    said = [(resolutions or {}).get(name) for name in names]
+    own, target = grids
+    if None not in said and said[0] != said[1] and _covers(own, target):
+        return
+    raise InputError(
+        f"{scene}: bands {names[1]} and {names[0]} do not lie on one grid: "
+        f"{difference(target, own)}; bring them onto one with gdalwarp, or leave one out"
+    )
+
+
+def _covers(own: Grid, target: Grid) -> bool:
+    """Whether two grids of one CRS cover the same ground, within a pixel of the coarser one."""
+    if own.crs != target.crs:
+        return False
+    pixel = max(math.sqrt(abs(grid.transform.determinant)) for grid in (own, target))
+    ends = zip(own.bounds, target.bounds, strict=True)
+    return all(abs(one - two) <= pixel for one, two in ends)
+
+
+def _check_ground(scene: str, name: str, own: Grid, target: Grid) -> None:
+    """See that a band can be brought to a grid.
+
+    Raises:
+        InputError: it has no CRS, or lies elsewhere.
+    """
     if own.crs is None or target.crs is None:
         raise InputError(
             f"{scene}: band {name} has {own.rows} x {own.columns} pixels, others {target.rows} x "
@@ -338,12 +388,11 @@ def _laid(scene: str, name: str, band: Band, own: Grid, target: Grid) -> Band:
     if mine[0] > others[2] or mine[2] < others[0] or mine[1] > others[3] or mine[3] < others[1]:
         raise InputError(f"{scene}: band {name} lies in another place than the others; "
                          "give bands of one scene")  # fmt: skip
-    return replace(band, resampling="bilinear")
 
 
 def _laid_quality(band: Band, target: Grid) -> Band:
     own = _grid(band)
-    return band if own == target else replace(band, resampling="nearest")
+    return replace(band, resampling="nearest") if difference(own, target) else band
 
 
 def _extent(grid: Grid, target: Grid) -> tuple[float, float, float, float]:

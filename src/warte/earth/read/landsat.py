@@ -15,7 +15,7 @@ from typing import Any
 from warte.core.errors import InputError
 from warte.earth.read.files import Band, Facts, FillChoice, Quality, stack
 from warte.earth.read.metadata import mtl_of, understood
-from warte.earth.read.names import BY_SENSOR, time_of_iso
+from warte.earth.read.names import BY_SENSOR, METRES, time_of_iso
 from warte.earth.scene import Grid, Scene
 
 BAD_BITS = 0b11111  # fill, dilated cloud, cirrus, cloud, cloud shadow
@@ -58,7 +58,9 @@ def read_landsat(
     day = f"{image.get('DATE_ACQUIRED')}T{image.get('SCENE_CENTER_TIME')}"
     name = re.sub(r"_MTL\.\w+$", "", metadata.name)
     own = Facts(name, "reflectance", time_of_iso(day), sensor, tuple(notes))
-    return stack(own, named, chosen=bands, quality=judged, fill=fill, grid=grid)
+    return stack(
+        own, named, chosen=bands, quality=judged, fill=fill, grid=grid, resolutions=METRES[sensor]
+    )
 
 
 def _file(folder: Path, name: str) -> str:

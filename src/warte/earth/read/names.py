@@ -31,6 +31,19 @@ BY_SENSOR: Mapping[str, Mapping[str, str]] = {
     "landsat-8": LAND_IMAGER,
     "landsat-9": LAND_IMAGER,
 }
+# Metres of a pixel, by band: ESA, Sentinel-2 MSI; USGS, Landsat (thermal bands come at 30 m).
+METRES: Mapping[str, Mapping[str, float]] = {
+    "sentinel-2": {
+        **dict.fromkeys(("blue", "green", "red", "nir"), 10.0),
+        **dict.fromkeys(("rededge1", "rededge2", "rededge3", "nir08", "swir16", "swir22"), 20.0),
+        **dict.fromkeys(("coastal", "nir09", "cirrus"), 60.0),
+    },
+    **{
+        sensor: {name: 15.0 if name == "pan" else 30.0 for name in bands.values()}
+        for sensor, bands in BY_SENSOR.items()
+        if sensor != "sentinel-2"
+    },
+}
 # Common names of STAC's eo extension that are called otherwise here.
 STAC = {
     "rededge": "rededge1", "rededge071": "rededge1", "rededge075": "rededge2",
@@ -47,6 +60,7 @@ _SENSORS = (
 )  # fmt: skip
 _LANDSAT = re.compile(r"(?<![A-Z0-9])L[COTEM]0?([45789])(?=[_0-9])|LANDSAT[-_ ]?([45789])")
 _LANDSAT_DAY = re.compile(r"L[COTEM]\d\d{6}((?:19|20)\d\d)([0-3]\d\d)")
+_METRES = re.compile(r"_(\d+)m$", re.IGNORECASE)
 _YEAR = re.compile(r"(?:19|20)\d\d")
 _TIME = re.compile(r"(?<!\d)((?:19|20)\d\d)(\d\d)(\d\d)(?:T(\d\d)(\d\d)(\d\d))?(?!\d)")
 
@@ -75,6 +89,19 @@ def band_name(text: str, sensor: str) -> str | None:
         return None
     number = found[-1][1].upper()
     return BY_SENSOR.get(sensor, {}).get(number, f"B{number.zfill(2)}")
+
+
+def resolutions_of(names: Mapping[str, str], sensor: str) -> dict[str, float]:
+    """Metres that a pixel of each band has: by its file's name ("B8A_20m"), or by the sensor.
+
+    names: of bands, and the stem of the file of each.
+    """
+    found = dict(METRES.get(sensor, {}))
+    for name, stem in names.items():
+        match = _METRES.search(stem)
+        if match:
+            found[name] = float(match[1])
+    return {name: found[name] for name in names if name in found}
 
 
 def without_band(stem: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from warte.core.errors import InputError
 from warte.earth.read.files import Band, Facts, FillChoice, Quality, stack
 from warte.earth.read.metadata import understood, words, xml_of
-from warte.earth.read.names import SENTINEL2, time_of_iso
+from warte.earth.read.names import SENTINEL2, resolutions_of, time_of_iso
 from warte.earth.scene import Grid, Scene
 
 ORDER = tuple(SENTINEL2)  # band_id 0, 1...
@@ -69,7 +69,11 @@ def read_sentinel2(
     name = folder.name.removesuffix(".SAFE")
     time = time_of_iso(understood(metadata, lambda: words(root, "PRODUCT_START_TIME")))
     facts = Facts(name, "reflectance", time, "sentinel-2", tuple(notes))
-    return stack(facts, named, chosen=bands, quality=judged, fill=fill, grid=grid)
+    stems = {SENTINEL2[band]: path.stem for band, path in images.items()}
+    return stack(
+        facts, named, chosen=bands, quality=judged, fill=fill, grid=grid,
+        resolutions=resolutions_of(stems, "sentinel-2"),
+    )  # fmt: skip
 
 
 def _images(granule: Path) -> dict[str, Path]:

@@ -15,11 +15,13 @@ from warte.core.errors import InputError
 from warte.earth.read.files import DAMAGE, REMOTE, Band, Facts, FillChoice, Quality, stack, told
 from warte.earth.read.landsat import BAD_BITS
 from warte.earth.read.metadata import json_of
-from warte.earth.read.names import BY_SENSOR, STAC, band_name, sensor_of
+from warte.earth.read.names import BY_SENSOR, METRES, STAC, band_name, sensor_of
 from warte.earth.read.sentinel2 import BAD_CLASSES
 from warte.earth.scene import BANDS, Grid, Scene
 
 MAX_ITEM = 10 << 20  # bytes of an item
+# What assets and bands say about resolution.
+RESOLUTION = ("gsd", "spatial_resolution", "raster:spatial_resolution", "proj:shape")
 PATIENCE = 30  # seconds for a server to answer
 
 
@@ -40,7 +42,7 @@ def read_stac(
     """
     item = _item(place)
     sensor = _sensor(item)
-    named, scaled = _bands(item, sensor)
+    named, resolutions, scaled = _bands(item, sensor)
     if bands is None:
         named = [(name, band) for name, band in named if name != "pan"]
     if not named:
@@ -55,7 +57,9 @@ def read_stac(
             facts.name, facts.quantity, facts.time, sensor,
             ("clouds and their shadows are left out by the item's quality band",),
         )  # fmt: skip
-    return stack(facts, named, chosen=bands, quality=judged, fill=fill, grid=grid)
+    return stack(
+        facts, named, chosen=bands, quality=judged, fill=fill, grid=grid, resolutions=resolutions
+    )
 
 
 def _item(place: str) -> pystac.Item:
@@ -86,9 +90,12 @@ def _sensor(item: pystac.Item) -> str:
     return next(filter(None, found), "")
 
 
-def _bands(item: pystac.Item, sensor: str) -> tuple[list[tuple[str, Band]], bool]:
-    """Bands of the assets, and whether reflectance can be made of them."""
+def _bands(
+    item: pystac.Item, sensor: str
+) -> tuple[list[tuple[str, Band]], dict[str, object], bool]:
+    """Bands of the assets, their resolutions, and whether reflectance can be made of them."""
     named: dict[str, Band] = {}
+    resolutions: dict[str, object] = {}
     scaled = False
     for key, asset in item.assets.items():
         if not _is_picture(asset) or _is_quality(key) or {"thumbnail", "overview", "visual"} & {
@@ -102,7 +109,18 @@ def _bands(item: pystac.Item, sensor: str) -> tuple[list[tuple[str, Band]], bool
             scale, offset = float(facts.get("scale", 1.0)), float(facts.get("offset", 0.0))
             scaled |= scale != 1.0
             named[name] = Band(_href(item, asset), number, scale, offset, _nodata(facts))
-    return list(named.items()), scaled
+            resolutions[name] = _resolution(asset, facts) or METRES.get(sensor, {}).get(name)
+    return list(named.items()), resolutions, scaled
+
+
+def _resolution(asset: pystac.Asset, facts: dict[str, Any]) -> object:
+    """What is said of the resolution of a band or of its asset, None where nothing is.
+
+    The ground sample distance of an item is that of its finest band: it says nothing of one.
+    """
+    said = {**asset.extra_fields, **facts}
+    found = [str(said[key]) for key in RESOLUTION if said.get(key)]
+    return found or None
 
 
 def _is_picture(asset: pystac.Asset) -> bool:

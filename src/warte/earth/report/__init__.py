@@ -159,8 +159,10 @@ def write_preview(path: Path, layers: Sequence[Layer], lines: Sequence[Region]) 
     picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
     for layer in above:
         data = cv2.resize(_decoded(layer), size, interpolation=cv2.INTER_NEAREST)
-        share = layer.opacity * (data[..., 3:] / 255 if data.shape[2] == 4 else 1.0)
-        picture = np.rint((1 - share) * picture + share * data[..., :3]).astype(np.uint8)
+        share = np.float32(layer.opacity / 255) * (data[..., 3] if data.shape[2] == 4 else 255)
+        for channel in range(3):  # one at a time, which takes less memory
+            below, colour = picture[..., channel], data[..., channel]
+            picture[..., channel] = np.rint(below + share * (colour.astype(np.float32) - below))
     scale = shrunk / base.step
     for line in lines:
         rings = [np.rint(ring * scale).astype(np.int32) for ring in line.rings]

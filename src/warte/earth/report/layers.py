@@ -70,7 +70,9 @@ def class_layer(path: Path, name: str, *, hidden: Sequence[int] = (), opacity: f
     """A class picture with its legend; the values in `hidden` are not drawn."""
     known = classes_of(path)
     picture, step = class_picture(path, known.colours, hidden=hidden)
-    seen = {tuple(colour) for colour in np.unique(picture[picture[..., 3] > 0][:, :3], axis=0)}
+    # Four bytes are one number here: rows of colours would take long, and much memory, to sort.
+    drawn = np.unique(picture.view(np.uint32)).view(np.uint8).reshape(-1, 4)
+    seen = {tuple(colour[:3].tolist()) for colour in drawn if colour[3] > 0}
     legend = [
         (known.names[value], colour)
         for value, colour in known.colours.items()

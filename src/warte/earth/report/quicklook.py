@@ -20,7 +20,7 @@ FloatArray = npt.NDArray[np.float64]
 Report = Callable[[str, int, int | None], None]
 
 SIDE = 2048  # pixels at most along a side of a picture in the page
-STRIP = 2**18  # pixels of a scene that are read at once
+STRIP = 2**16  # pixels of a scene that are read at once
 SAMPLE = 2**20  # pixels from which the percentiles are taken
 STRETCH = (1.0, 99.0)  # percentiles that become black and white
 # Bands that make a picture, the first set that the scene has: red, green, blue.

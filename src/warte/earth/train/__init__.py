@@ -363,21 +363,21 @@ def _learn_network(
     lessons = [replace(lesson, held=fold) for fold in range(material.folds)]
     if material.folds > 1:
         lessons.append(replace(lesson, held=None))
-    parts = []
-    learned = None
-    for one in lessons:
-        name = "whole" if one.held is None else f"without-{one.held}"
-        learned = network.learn(
-            one, way.layout, way.report, cuda=way.device == "cuda",
-            keeping=Keeping(folder / name, every, way.tell),
-        )  # fmt: skip
-        if learned is not None and one.held is not None:
-            parts.append(network.held_out(one.model(learned.weights), one))
+    names = ["whole" if one.held is None else f"without-{one.held}" for one in lessons]
+    learned = network.learn_all(
+        lessons, way.layout, way.report, cuda=way.device == "cuda",
+        keeping=[Keeping(folder / name, every, way.tell) for name in names],
+    )  # fmt: skip
     if learned is None:
         return None
-    arrays = {name: value.numpy() for name, value in learned.weights.items()}
+    parts = [
+        network.held_out(one.model(found.weights), one)
+        for one, found in zip(lessons, learned, strict=True) if one.held is not None
+    ]  # fmt: skip
+    last = learned[-1]
+    arrays = {name: value.numpy() for name, value in last.weights.items()}
     facts = {**asdict(shape), **({"side": lesson.side} if settings.method == "patch" else {})}
-    return arrays, inputs, facts, _all(parts, count), learned.losses
+    return arrays, inputs, facts, _all(parts, count), last.losses
 
 
 def scaled(material: Material, chips: Sequence[Chip]) -> Inputs:

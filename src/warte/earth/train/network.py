@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,7 +28,6 @@ from warte.earth.train.judge import HeldOut, joined, loss_of
 from warte.earth.train.kept import (
     Found,
     Keeping,
-    is_first,
     load_best,
     load_learned,
     save_best,
@@ -234,29 +233,48 @@ class Learned:
     losses: list[float]
 
 
-def learn(
-    lesson: Lesson,
+def learn(lesson: Lesson, layout: Layout, *, told: Told | None = None) -> Learned | None:
+    """Train the network of one lesson, and keep nothing; see `learn_all`."""
+    found = learn_all([lesson], layout, told=told)
+    return None if found is None else found[0]
+
+
+def learn_all(
+    lessons: Sequence[Lesson],
     layout: Layout,
     report: Report | None = None,
     *,
     cuda: bool = False,
     told: Told | None = None,
-    keeping: Keeping | None = None,
-) -> Learned | None:
-    """Train the network of a lesson in one process or in several, however this one was started.
+    keeping: Sequence[Keeping] | None = None,
+) -> list[Learned] | None:
+    """Train a network for each lesson in one process or in several, however this one was started.
 
-    None in the processes of a launcher other than 0. `told` is asked in one process only.
-    `keeping` is where it goes on from, if it was stopped earlier, and what it keeps for that.
+    Processes that are started here are started once for all lessons.
+
+    Args:
+        told: asked at each look, where there is one process only.
+        keeping: for each lesson where it goes on from, if it was stopped earlier, and what it
+            keeps for that.
+
+    Returns:
+        What was learned; None in the processes of a launcher other than 0.
     """
-    if keeping is not None:
-        before = load_learned(keeping.folder)
-        if before is not None:
-            return Learned(*before) if is_first() else None
-        _tell(keeping, lesson.settings.network.steps)
-    found = _learned(lesson, layout, report, cuda, told, keeping)
-    if keeping is not None and found is not None:
-        save_learned(keeping.folder, found)
-    return found
+    for lesson, one in zip(lessons, keeping or (), strict=keeping is not None):
+        _tell(one, lesson.settings.network.steps)
+    kept: list[Keeping | None] = [None] * len(lessons)
+    if keeping is not None:  # what tells the user cannot be sent to other processes
+        kept = [replace(one, tell=None) for one in keeping]
+    work = list(zip(lessons, kept, strict=True))
+    if layout.devices == 1:
+        place = Place(0, 1, torch.device("cuda" if cuda else "cpu"))
+        return _learned(place, work, layout, report, told)
+    # A function that shows progress cannot be sent to the processes that are started here.
+    shown = report if launched() is not None else None
+    # Process 0 looks at the held-out groups alone while the others wait for it.
+    return run(
+        layout.devices, _learned, work, layout, shown, cuda=cuda, patience_s=PATIENCE_S
+    )  # fmt: skip
 
 
 def _tell(keeping: Keeping, steps: int) -> None:
@@ -266,44 +284,41 @@ def _tell(keeping: Keeping, steps: int) -> None:
 
 
 def _learned(
-    lesson: Lesson,
+    place: Place,
+    work: list[tuple[Lesson, Keeping | None]],
     layout: Layout,
     report: Report | None,
-    cuda: bool,
-    told: Told | None,
-    keeping: Keeping | None,
-) -> Learned | None:
-    """See `learn`."""
-    folder = None if keeping is None else keeping.folder
-    every = 0 if keeping is None else keeping.every
-    if layout.devices == 1:
-        device = torch.device("cuda" if cuda else "cpu")
-        return _fit(Place(0, 1, device), lesson, layout, folder, every, report, told)
-    # A function that shows progress cannot be sent to the processes that are started here.
-    shown = report if launched() is not None else None
-    # Process 0 looks at the held-out groups alone while the others wait for it.
-    return run(
-        layout.devices, _fit, lesson, layout, folder, every, shown, cuda=cuda,
-        patience_s=PATIENCE_S,
-    )  # fmt: skip
+    told: Told | None = None,
+) -> list[Learned]:
+    """What each process of a run does: one lesson after the other."""
+    found = []
+    for lesson, keeping in work:
+        before = None if keeping is None else load_learned(keeping.folder)
+        if before is not None:
+            found.append(Learned(*before))
+            continue
+        found.append(_fit(place, lesson, layout, keeping, report, told))
+        if keeping is not None and place.rank == 0:
+            save_learned(keeping.folder, found[-1])
+    return found
 
 
 def _fit(
     place: Place,
     lesson: Lesson,
     layout: Layout,
-    folder: Path | None,
-    every: int,
+    keeping: Keeping | None,
     report: Report | None,
-    told: Told | None = None,
+    told: Told | None,
 ) -> Learned:
     network = lesson.settings.network
+    folder = None if keeping is None else keeping.folder
     loop = LoopSettings(
         steps=network.steps,
         learning_rate=network.learning_rate,
         weight_decay=network.weight_decay,
         warmup=max(1, network.steps // 20),
-        checkpoint_every=every,
+        checkpoint_every=0 if keeping is None else keeping.every,
         seed=lesson.settings.seed,
     )
     best = Best(lesson, place.rank == 0, told, folder)
