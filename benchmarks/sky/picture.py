@@ -34,7 +34,7 @@ def draw_recall(path: Path, curves: dict[str, pd.DataFrame]) -> None:
     axes.set_xlabel("signal-to-noise ratio in one frame (matched filter)")
     axes.set_ylabel("share of satellites found")
     axes.grid(alpha=0.3)
-    axes.legend(loc="center right")  # curves are high or low there
+    figure.legend(loc="outside lower center", ncols=3, fontsize="small")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
     plt.close(figure)
