@@ -56,8 +56,9 @@ def test_answer_and_errors_are_those_of_one_process(kind: str, number: int, tmp_
     done = _launched(kind, number, "well", tmp_path / "many")
     assert done.returncode == 0, done.stderr
     # Before that, one process could not read a scene: all said so, and nothing was left.
-    lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
-    assert lines == ["error: scene.tif is cut off in row 100; get it again"] * number
+    # Counted, not compared line by line: launchers may glue the lines of several processes.
+    assert done.stderr.count("error: scene.tif is cut off in row 100; get it again") == number
+    assert done.stderr.count("error:") == number
     (tmp_path / "one").mkdir()
     found = cluster([together.scene()], together.SETTINGS, out=tmp_path / "one")
     facts = json.loads((tmp_path / "many" / "facts.json").read_text())

@@ -68,7 +68,7 @@ def main(kind: str, case: str, folder: str) -> int:
                 try:
                     cluster([scene("damaged")], SETTINGS, out=out, group=ranks)
                 except InputError as problem:
-                    print(f"error: {problem}", file=sys.stderr, flush=True)
+                    sys.stderr.write(f"error: {problem}\n")
             ranks.gather(None)
             assert not list(out.iterdir())
             ranks.gather(None)
@@ -77,7 +77,7 @@ def main(kind: str, case: str, folder: str) -> int:
                 facts = json.dumps(dataclasses.asdict(found))
                 (out / "facts.json").write_text(facts, encoding="utf-8")
     except WarteError as problem:
-        print(f"error: {problem}", file=sys.stderr)
+        sys.stderr.write(f"error: {problem}\n")
         return 2
     return 0
 

@@ -166,7 +166,7 @@ def mpi_ranks() -> Iterator[Ranks]:
         if ranks.size == 1:
             raise
         traceback.print_exc()
-        print(f"error: process {ranks.rank} failed; all {ranks.size} end", file=sys.stderr)
+        sys.stderr.write(f"error: process {ranks.rank} failed; all {ranks.size} end\n")
         sys.stderr.flush()
         ranks.comm.Abort(1)
 
