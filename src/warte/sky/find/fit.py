@@ -83,6 +83,13 @@ class MatchedFrames:
             self.images[t] = np.clip(smooth * scale, -6e4, 6e4)
             self.ready[t] = True
 
+    def _some_frames(self) -> np.ndarray:
+        """Frames from which the noise is measured, prepared."""
+        count = len(self.images)
+        pick = np.unique(np.linspace(0, count - 1, min(count, NOISE_FRAMES)).round().astype(int))
+        self.prepare(pick)
+        return pick
+
     @cached_property
     def local(self) -> np.ndarray:
         """Noise of the images over the picture, (H, W) float32 in sigma of ``window.noise``.
@@ -90,9 +97,7 @@ class MatchedFrames:
         From the dark side alone, since movers are bright; never below the median, as a frozen part
         of the picture may be rewritten at any time.
         """
-        count = len(self.images)
-        pick = np.unique(np.linspace(0, count - 1, min(count, NOISE_FRAMES)).round().astype(int))
-        self.prepare(pick)
+        pick = self._some_frames()
         dark = np.zeros((self.height, self.width), np.float32)
         for t in pick:
             dark += np.square(np.clip(self.images[t].astype(np.float32), -8.0, 0.0))
@@ -103,9 +108,7 @@ class MatchedFrames:
     @cached_property
     def knots(self) -> tuple[np.ndarray, np.ndarray]:
         """Values over the `local` noise, and the sigmas at which a Gaussian is as rare."""
-        count = len(self.images)
-        pick = np.unique(np.linspace(0, count - 1, min(count, NOISE_FRAMES)).round().astype(int))
-        self.prepare(pick)
+        pick = self._some_frames()
         values = np.stack([self.images[t, ::2, ::2] / self.local[::2, ::2] for t in pick])
         seen = np.quantile(values[values != 0] if (values != 0).any() else [0.0], ndtr(KNOTS))
         return np.maximum.accumulate(seen + 1e-6 * KNOTS), KNOTS

@@ -292,8 +292,8 @@ def red_noise(cells: np.ndarray, stars: np.ndarray) -> np.ndarray:
 def heavy_tail(cells: np.ndarray) -> float:
     """How much farther out the darkest thousandth of the cells lies than Gaussian noise, 1 to 3.
 
-    A codec leaves long tails, in which chance makes tracks that photons would not. Only the dark
-    side tells: movers are bright.
+    A codec leaves long tails, and errors of position grow with them. Only the dark side tells:
+    movers are bright.
     """
     sample = cells[:: max(1, len(cells) // 16)]
     sample = sample[sample != 0]

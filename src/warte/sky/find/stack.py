@@ -33,6 +33,7 @@ from warte.sky.find.velocity import (
 TILE = 8  # velocities are harvested in tiles of TILE x TILE
 SIDES = (16, 8)  # sums of so many velocities each way are made together, as memory allows
 PATCH_BYTES = 150_000_000  # memory of the largest patch
+ONE_THREAD_CELLS = 20_000_000  # windows with more cells are searched by one thread, to save memory
 STRIP = 80_000  # cells whose sums of a tile are made at a time: they stay in the cache
 
 
@@ -232,8 +233,8 @@ class Sums:
     def at(self, block: Tensor, y: Tensor, x: Tensor, index: Tensor) -> Tensor:
         """Sums (n,) int16 at places (n,) and velocities ``index`` (n, 2: iy, ix)."""
         half = index // 2
-        first = self.lower.halves(-1, self.blocks, block, y, x, half)
-        return first + self.lower.halves(1, self.blocks, block, y, x, index - half)
+        first = self.lower.values(-1, self.blocks, block, y, x, half)
+        return first + self.lower.values(1, self.blocks, block, y, x, index - half)
 
     def over(self, block: Tensor, y: Tensor, x: Tensor, tile: Tensor) -> Tensor:
         """Sums (k, n) int16 at places (n,) and each of the velocities ``tile`` (k, 2).
@@ -243,7 +244,7 @@ class Sums:
         total = None
         for side, half in ((-1, tile // 2), (1, tile - tile // 2)):
             few, which = torch.unique(half, dim=0, return_inverse=True)
-            value = self.lower.halves(side, self.blocks, block, y, x, few[:, None])[which]
+            value = self.lower.values(side, self.blocks, block, y, x, few[:, None])[which]
             total = value if total is None else total.add_(value)
         assert total is not None
         return total
@@ -343,9 +344,10 @@ def _candidates(
 def search(cells: Tensor, tiers: list[Tier], *, blur: float) -> list[Candidates]:
     """Candidates of each tier; ``blur``: correlation length of the cells' noise (cells).
 
-    On a CPU the velocities are shared out among its threads.
+    On a CPU the velocities are shared out among its threads, where memory allows it.
     """
-    threads = torch.get_num_threads() if cells.device.type == "cpu" else 1
+    alone = cells.device.type != "cpu" or cells.numel() > ONE_THREAD_CELLS
+    threads = 1 if alone else torch.get_num_threads()
     jobs = []
     for tier in tiers:
         squares = regions(tier, region_side(cells.numel(), tier))

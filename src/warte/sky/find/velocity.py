@@ -25,7 +25,8 @@ STEPS_PER_SIGMA = 2  # grey levels of the 8-bit sums per sigma of one frame
 CLIP_SIGMA = 3  # one frame counts at most so much: a glint or a cosmic ray is not a track
 PIECE = 16  # frames whose sums are made together: they stay in the processor's cache
 PIECE_LEVEL = 4  # of sums over a whole piece; from there on blocks overlap
-TRAILS_KEPT = 8  # velocities whose trailed frames stay in memory
+TRAILS_KEPT = (4, 8)  # velocities whose trailed frames stay in memory: what a patch needs, and more
+TRAILS_BYTES = 80_000_000  # memory of them, between those
 
 
 def quantise(cells: Tensor, steps: float = STEPS_PER_SIGMA) -> Tensor:
@@ -54,7 +55,6 @@ class Halves:
     stride: int
     apart: int
     count: int
-
     first: int = 0
 
     def only(self, block: int) -> Halves:
@@ -129,7 +129,7 @@ class Patch:
         sums += self.view(y0 // 2, x0 // 2, (n, n), -1, blocks, part)[:, :, 0]
         return sums.view(n * n, cells)
 
-    def halves(
+    def values(
         self, side: int, blocks: Halves, block: Tensor, y: Tensor, x: Tensor, half: Tensor
     ) -> Tensor:
         """Values of `view` at places (n,) of the blocks ``block`` (n,) at indices ``half`` (..., 2)
@@ -218,6 +218,7 @@ class VelocityTree:
         self.pad = (fastest // 2 + 2) * (self.width + 1)
         self.line = 2 * self.pad + self.height * self.width
         self.inner = slice(self.pad, self.pad + self.height * self.width)
+        self.trails_kept = int(np.clip(TRAILS_BYTES // (self.frames * self.line), *TRAILS_KEPT))
         self.trails: OrderedDict[tuple[int, int], Tensor] = OrderedDict()
         self.store: dict[tuple[str, int], Tensor] = {}
         self.fine: Tensor | None = None
@@ -249,7 +250,7 @@ class VelocityTree:
         if key in self.trails:
             self.trails.move_to_end(key)
             return self.trails[key]
-        full = len(self.trails) >= TRAILS_KEPT
+        full = len(self.trails) >= self.trails_kept
         lines = self.trails.popitem(last=False)[1] if full else None
         if lines is None:
             lines = self._empty(self.frames, self.fine.device)
