@@ -65,4 +65,4 @@ def test_a_mover_stands_and_its_copy_and_noise_do_not(noise_window: MakeWindow) 
 
 def test_short_windows_are_searched_in_shorter_blocks() -> None:
     levels = [[tier.level for tier in tiers(FaintSettings(), 2, n)] for n in (16, 48, 96)]
-    assert levels == [[4, 4], [5, 4, 4], [6, 4, 4]]
+    assert levels == [[4, 4, 4, 4], [5, 4, 4, 4, 4], [5, 4, 4, 4, 4]]

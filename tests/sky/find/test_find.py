@@ -139,9 +139,9 @@ def test_windows_hold_every_frame(small_windows: Callable[[int, int], None], cou
 
 
 def test_large_pictures_have_short_windows() -> None:
-    assert window_length(640 * 480) == 112
+    assert window_length(640 * 480) == 128
     assert window_length(1920 * 1080) == 64
-    assert all(window_length(n) % 16 == 0 for n in range(1, 3_000_000, 77_777))
+    assert all(window_length(n) % 32 == 0 for n in range(1, 3_000_000, 77_777))
 
 
 def test_constant_and_saturated_pictures() -> None:

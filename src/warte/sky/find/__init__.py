@@ -29,7 +29,7 @@ from warte.sky.find.prepare import prepare as prepare_window
 from warte.sky.read import Recording
 from warte.sky.tables import Tracks, empty_tracks, format_utc, summarise
 
-WINDOW_FRAMES = 112  # of a picture of up to WINDOW_PIXELS
+WINDOW_FRAMES = 128  # of a picture of up to WINDOW_PIXELS
 WINDOW_PIXELS = 420_000
 SMALLEST_WINDOW = 64
 OVERLAP_FRAMES = 24
@@ -102,6 +102,7 @@ def find(
     tracks: list[Fit] = []
     times: list[tuple[float, np.datetime64 | None]] = []
     source = windows(recording, times)
+    done = 0
     while True:
         with clock.step("read"):
             item = next(source, None)
@@ -111,7 +112,7 @@ def find(
         del item
         if first == 0:
             check_light(frames, recording)
-        done = first + len(frames)
+        known, done = max(0, done - first), first + len(frames)
         with clock.step("prepare"):
             window = prepare_window(frames, first, recording.levels)
         del frames  # its memory is needed
@@ -125,7 +126,7 @@ def find(
                 limits = faint.FaintSettings(
                     speed_max_px=settings.speed_max_px, false_tracks=settings.false_tracks
                 )
-                tracks += faint.search_window(window, matched, limits, device)
+                tracks += faint.search_window(window, matched, limits, device, known)
         warnings += _star_warnings(window, warnings)
         if report is not None:
             report("finding", done, recording.frame_count)
@@ -139,7 +140,7 @@ def find(
 def window_length(pixels: int) -> int:
     """Frames of a window: fewer for large pictures, so that memory stays bounded."""
     fit = round(WINDOW_FRAMES * WINDOW_PIXELS / max(1, pixels))
-    return int(np.clip(fit // 16 * 16, SMALLEST_WINDOW, WINDOW_FRAMES))
+    return int(np.clip(fit // 32 * 32, SMALLEST_WINDOW, WINDOW_FRAMES))
 
 
 def window_starts(count: int, length: int) -> list[int]:

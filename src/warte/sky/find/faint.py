@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -29,17 +29,16 @@ class FaintSettings:
     speed_max_px: float = 15.0  # fastest motion tried (pixels per frame)
     speed_long_px: float = 4.5  # up to this speed blocks of 32 frames, beyond of 16 (px/frame)
     trail_from_px: float = 5.0  # from this speed on trails are tried too (pixels per frame)
-    hit_64: float = 4.2  # sigma at which a block of 64 frames is looked at
-    pair_64: float = 4.8  # sigma it must reach with its neighbour in time
-    alone_64: float = 4.2  # or alone
-    hit_32: float = 3.5  # sigma at which a block of 32 frames is looked at
-    pair_32: float = 4.4  # sigma it must reach with its neighbour in time
+    long_from_px: float = 8.0  # trails so long are looked for at every second place along them
+    hit_32: float = 3.2  # sigma at which a block of 32 frames is looked at
+    pair_32: float = 4.2  # sigma it must reach with its neighbour in time
     alone_32: float = 4.9  # or alone
     hit_16: float = 3.8  # the same for 16 frames
     pair_16: float = 4.4
     alone_16: float = 4.7
     keep_slow: int = 4000  # of the slow paths, so many are looked at more closely
-    keep_fast: int = 2000  # of the fast ones, points and trails each
+    keep_fast: int = 2000  # of the fast ones
+    keep_trail: int = 1000  # of the trailed ones: short, long in x, long in y
     path: float = 5.3  # sigma a lengthened path must reach, in cells
     false_tracks: float = 0.01  # expected number of false tracks in a window
     fits_max: int = 160  # at most so many paths are fitted in a window
@@ -55,24 +54,29 @@ def tiers(settings: FaintSettings, cell: int, count: int) -> list[Tier]:
         slow = low
     out = []
     if slow > low:
-        level, limits = 5, (s.hit_32, s.pair_32, s.alone_32)
-        if count >= 64:
-            level, limits = 6, (s.hit_64, s.pair_64, s.alone_64)
-        out.append(Tier(level, low, min(slow, high), *limits, trail=False, keep=s.keep_slow))
+        limits = (s.hit_32, s.pair_32, s.alone_32)
+        out.append(Tier(5, low, min(slow, high), *limits, trail=False, keep=s.keep_slow))
     if high > slow:
         limits = (s.hit_16, s.pair_16, s.alone_16)
         out.append(Tier(4, slow, high, *limits, trail=False, keep=s.keep_fast))
         if high > trail:
-            out.append(Tier(4, max(slow, trail), high, *limits, trail=True, keep=s.keep_fast))
+            long = s.long_from_px / cell
+            speeds = (max(slow, trail), high)
+            out.append(Tier(4, *speeds, *limits, trail=True, keep=s.keep_trail, long=long))
+            if high > long:
+                for across in (False, True):
+                    wide = Tier(4, *speeds, *limits, trail=True, keep=s.keep_trail, long=long)
+                    out.append(replace(wide, wide=True, across=across))
     return out
 
 
 def search_window(
-    window: Window, matched: MatchedFrames, settings: FaintSettings, device: str
+    window: Window, matched: MatchedFrames, settings: FaintSettings, device: str, known: int = 0
 ) -> list[Fit]:
     """Faint movers of a window, best first. Bright ones should be masked in its cells before.
 
-    The cells are changed: divided by ``window.red`` and clipped.
+    The first ``known`` frames were searched before: movers are not looked for in them alone. The
+    cells are changed: divided by ``window.red`` and clipped.
     """
     count = len(window.cells) // 16 * 16
     if count < 16:
@@ -82,7 +86,7 @@ def search_window(
     cells = torch.from_numpy(window.cells).to(device)
     blur = window.blur
     wanted = tiers(settings, window.cell, count)
-    found = search(cells[first : first + count], wanted, blur=blur)
+    found = search(cells[first : first + count], wanted, blur=blur, known=max(0, known - first))
     # each by its own: sums of more frames at more speeds reach other heights in noise
     candidates = join([thin(c, tier.keep) for c, tier in zip(found, wanted, strict=True)])
     candidates.t[:] += first

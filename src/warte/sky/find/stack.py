@@ -15,26 +15,25 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
-from math import ceil, hypot, sqrt
+from math import ceil, inf, sqrt
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from warte.sky.find.velocity import (
-    Halves,
+    HALVED_LEVEL,
+    SIDE,
+    Frames,
     Patch,
     VelocityTree,
-    block_spacing,
-    halves_of,
     level_sigma,
+    middles,
 )
 
 TILE = 8  # velocities are harvested in tiles of TILE x TILE
-SIDES = (16, 8)  # sums of so many velocities each way are made together, as memory allows
-PATCH_BYTES = 150_000_000  # memory of the largest patch
-ONE_THREAD_CELLS = 20_000_000  # windows with more cells are searched by one thread, to save memory
-STRIP = 80_000  # cells whose sums of a tile are made at a time: they stay in the cache
+STRIP_CELLS = 80_000  # cells of a strip whose sums are made at a time: they stay in the cache
+CHUNK = 4096  # paths that are followed at once
 
 
 @dataclass(frozen=True)
@@ -97,8 +96,9 @@ def z_order(lo: int, hi: int) -> Iterator[tuple[int, int]]:
             yield lo + iy, lo + ix
 
 
-def hits(best: Tensor, limit: int) -> Tensor:
-    """(n, 3) indices where int8 sums reach ``limit``, eight at a time; overwrites ``best``.
+def hits(best: Tensor, limit: int, width: int) -> tuple[Tensor, Tensor]:
+    """Tiles and places where the best sums (tiles, cells) int8 reach ``limit`` and are as high as
+    around them, each (n,); overwrites ``best``. ``width``: of the picture.
 
     Sums below ``limit`` - 128 do not occur among the best of a tile.
     """
@@ -109,10 +109,9 @@ def hits(best: Tensor, limit: int) -> Tensor:
     inside = (packs * 8 + torch.arange(8, device=best.device)).view(-1)
     inside = torch.cat([inside, torch.arange(whole, len(flat), device=best.device)])
     inside = inside[flat[inside] < 0]
-    inside = inside[is_peak(flat.view(torch.uint8), inside, best.shape[-1])]
-    width, height = best.shape[-1], best.shape[-2]
-    row = inside // width
-    return torch.stack([row // height, row % height, inside % width], dim=1)
+    inside = inside[is_peak(flat.view(torch.uint8), inside, width)]
+    tile = inside // best.shape[1]
+    return tile, inside - tile * best.shape[1]
 
 
 def is_peak(flat: Tensor, at: Tensor, width: int) -> Tensor:
@@ -135,248 +134,330 @@ class Tier:
     alone: float  # or sigma that it must reach alone
     trail: bool  # movers trail over the whole frame interval
     keep: int  # so many of the best places are looked at more closely
+    wide: bool = False  # trails so long in x that every second column is enough
+    across: bool = False  # the same for y
+    long: float = inf  # cells per frame in x or y: below it for plain tiers, above for wide ones
 
     @property
     def fastest(self) -> int:
         """The largest velocity index."""
         return ceil(self.speed_max * 2**self.level / 2) + TILE
 
-    def holds(self, iy: int, ix: int) -> bool:
-        """Whether a velocity index belongs to the range of speeds."""
-        return self.speed_min <= hypot(iy, ix) / (2**self.level / 2) < self.speed_max
+    @property
+    def stretch(self) -> int:
+        """Cells from one column to the next."""
+        return 2 if self.wide else 1
+
+    def holds(self, iy: np.ndarray, ix: np.ndarray) -> np.ndarray:
+        """Whether velocity indices belong to the range of speeds; shaped as they are."""
+        vy, vx = (np.abs(2 * i / 2**self.level) for i in (iy, ix * self.stretch))
+        speed = np.hypot(vy, vx)
+        held = (speed >= self.speed_min) & (speed < self.speed_max)
+        if self.wide:
+            return np.asarray(held & (vx >= vy) & (vx >= self.long))
+        return np.asarray(held & (np.maximum(vx, vy) < self.long))
 
 
 @dataclass(frozen=True)
 class Region:
-    """A square of velocities whose sums are made together: its corner and its tiles' corners."""
+    """A square of velocities whose sums are made together: its corner, its tiles' corners (k, 2),
+    and which velocities of each of these are the tier's (k, TILE, TILE)."""
 
     y0: int
     x0: int
-    side: int
-    tiles: tuple[tuple[int, int], ...]
+    tiles: np.ndarray
+    held: np.ndarray
 
 
-def regions(tier: Tier, side: int) -> list[Region]:
-    """Squares of ``side`` x ``side`` velocities that hold those of the tier.
+def regions(tier: Tier) -> list[Region]:
+    """Squares of SIDE x SIDE velocities that hold those of the tier.
 
     Each is followed by its mirror image, which needs the same trails, seen from the other end.
     """
-    number = ceil(tier.fastest / side)
+    number = ceil(tier.fastest / SIDE)
     out = []
     for ny, nx in z_order(-number, number - 1):
         if ny < 0:
             continue
-        for sy, sx in ((ny * side, nx * side), (-(ny + 1) * side, -(nx + 1) * side)):
-            corners = tuple(
-                (y, x)
-                for y in range(sy, sy + side, TILE)
-                for x in range(sx, sx + side, TILE)
-                if len(tile_velocities(tier, y, x))
-            )
-            if corners:
-                out.append(Region(sy, sx, side, corners))
+        for sy, sx in ((ny * SIDE, nx * SIDE), (-(ny + 1) * SIDE, -(nx + 1) * SIDE)):
+            tiles = np.mgrid[sy : sy + SIDE : TILE, sx : sx + SIDE : TILE].reshape(2, -1).T
+            every = tiles[:, :, None, None] + np.mgrid[:TILE, :TILE]  # (k, 2, TILE, TILE)
+            held = tier.holds(every[:, 0], every[:, 1])
+            some = held.any((1, 2))
+            if some.any():
+                out.append(Region(sy, sx, tiles[some], held[some]))
     return out
 
 
-def tile_velocities(tier: Tier, y0: int, x0: int) -> list[tuple[int, int]]:
-    """Velocity indices (iy, ix) of the tier in the tile with this corner."""
-    return [
-        (iy, ix) for iy in range(y0, y0 + TILE) for ix in range(x0, x0 + TILE) if tier.holds(iy, ix)
-    ]
+def strips(frames: Frames, region: Region) -> list[tuple[int, int]]:
+    """First row, and that behind the last, of strips that hold the middles of the region's paths.
 
-
-def harvest(tree: VelocityTree, tier: Tier, some: list[Region]) -> Candidates:
-    """All paths of the tier over its thresholds; of each place the best velocity of a tile."""
-    # the noise is measured at a typical speed: at rest the sums hold what is left of the stars
-    typical = round((tier.speed_min + tier.speed_max) * 2**tier.level / 4 / sqrt(2))
-    like = tree.compute(tier.level, typical, typical)
-    if not len(like):
-        return join([])
-    sigma = max(level_sigma(tier.level), robust_spread(like))
-    best = torch.empty_like(like)
-    found: list[Candidates] = []
-    for region in some:
-        number = region.side // 2 + 1
-        lower = tree.patch(tier.level - 1, region.y0 // 2, region.x0 // 2, number, number)
-        blocks = halves_of(tier.level, lower.sums.shape[2])
-        for corner in region.tiles:
-            best_of_tile(lower, blocks, corner, best)
-            hit = hits(best, ceil(tier.hit * sigma))
-            if len(hit):
-                sums = Sums(lower, blocks, tree.height, tree.width)
-                found.append(judge(hit, sums, corner, region, tier, sigma))
-    return join(found)
-
-
-def best_of_tile(lower: Patch, blocks: Halves, corner: tuple[int, int], best: Tensor) -> None:
-    """The largest sum of each place over a tile of velocities, into ``best`` (blocks, H, W)."""
-    flat = best.view(len(best), -1)
-    size = flat.shape[1]
-    length = min(size, STRIP)
-    room = best.new_empty(TILE // 2 * (TILE + 1) * length)
-    for number in range(len(best)):
-        for start in range(0, size, length):
-            part = slice(start, min(size, start + length))
-            sums = lower.best(*corner, TILE, blocks.only(number), part, room)
-            torch.amax(sums, 0, out=flat[number, part])
+    Both halves of a path have their middles in the picture, too.
+    """
+    beside = max(0, region.y0, -region.y0 - SIDE) // 2
+    first, end = beside, frames.height - beside
+    rows = max(1, STRIP_CELLS // frames.width) if frames.device.type == "cpu" else end - first
+    number = max(1, round((end - first) / rows)) if end > first else 0
+    cuts = [first + (end - first) * k // max(1, number) for k in range(number + 1)]
+    return [(a, b) for a, b in pairwise(cuts) if b > a]
 
 
 @dataclass(frozen=True)
-class Sums:
-    """Sums of one tier's level at single places: those of the level below, and how to pair them."""
+class Hits:
+    """Sums of one block of frames over the threshold, and their paths. Arrays of length n.
 
-    lower: Patch
-    blocks: Halves
-    height: int
-    width: int
+    ``block``, ``y``, ``x``: place in the middle of the block (cells of `Frames`); ``index``
+    (n, 2: iy, ix); ``score`` in the steps of the sums.
+    """
 
-    def at(self, block: Tensor, y: Tensor, x: Tensor, index: Tensor) -> Tensor:
-        """Sums (n,) int16 at places (n,) and velocities ``index`` (n, 2: iy, ix)."""
-        half = index // 2
-        first = self.lower.values(-1, self.blocks, block, y, x, half)
-        return first + self.lower.values(1, self.blocks, block, y, x, index - half)
+    block: Tensor
+    y: Tensor
+    x: Tensor
+    index: Tensor
+    score: Tensor
 
-    def over(self, block: Tensor, y: Tensor, x: Tensor, tile: Tensor) -> Tensor:
-        """Sums (k, n) int16 at places (n,) and each of the velocities ``tile`` (k, 2).
+    def __len__(self) -> int:
+        return len(self.y)
 
-        Many velocities share a half, which is fetched once.
-        """
-        total = None
-        for side, half in ((-1, tile // 2), (1, tile - tile // 2)):
-            few, which = torch.unique(half, dim=0, return_inverse=True)
-            value = self.lower.values(side, self.blocks, block, y, x, few[:, None])[which]
-            total = value if total is None else total.add_(value)
-        assert total is not None
-        return total
+    def take(self, which: Tensor) -> Hits:
+        """Those at ``which``."""
+        return Hits(*(getattr(self, name)[which] for name in self.__dataclass_fields__))
 
-    def inside(self, y: Tensor, x: Tensor, index: Tensor) -> Tensor:
-        """Whether both half centres of such sums lie in the picture, and their middle too."""
-        ok = torch.ones_like(y, dtype=torch.bool)
-        for at, i, size in ((y, index[..., 0], self.height), (x, index[..., 1], self.width)):
-            for centre in (at, at - i // 2, at + i - i // 2):
-                ok = ok & (centre >= 0) & (centre < size)
-        return ok
+
+def harvest(tree: VelocityTree, tier: Tier, some: list[Region], first: int) -> Candidates:
+    """All paths of the tier over its thresholds, from frame ``first`` on; of each place the best
+    velocity of a tile."""
+    frames = tree.frames
+    blocks = range(first // 2**tier.level, frames.count // 2**tier.level)
+    if not blocks:
+        return join([])
+    sigma = max(level_sigma(tier.level), noise_of(tree, tier))
+    found: list[Candidates] = []
+    for region in some:
+        parts = [
+            judge(tree, tier, region, block, rows, tier.hit * sigma)
+            for block in blocks
+            for rows in strips(frames, region)
+        ]
+        parts = [part for part in parts if len(part)]
+        if parts:
+            hit = Hits(*(torch.cat(v) for v in zip(*map(_columns, parts), strict=True)))
+            found.append(candidates(tree, tier, region, hit, sigma))
+    return join(found)
+
+
+def _columns(hit: Hits) -> list[Tensor]:
+    return [getattr(hit, name) for name in hit.__dataclass_fields__]
+
+
+def noise_of(tree: VelocityTree, tier: Tier) -> float:
+    """Noise of the tier's sums, measured in the middle of the picture at a typical speed: at rest
+    the sums hold what is left of the stars."""
+    frames = tree.frames
+    speed = (tier.speed_min + tier.speed_max) / 2
+    typical = speed * 2**tier.level / 2 / sqrt(2)
+    iy, ix = round(typical), round(typical / tier.stretch)
+    y0, x0 = (i // SIDE * SIDE for i in (iy, ix))
+    rows = (frames.height // 4, max(frames.height // 4 + 1, frames.height * 3 // 4))
+    out = torch.empty((1, 1, 1, (rows[1] - rows[0]) * frames.width), dtype=torch.int8)
+    out = out.to(frames.device)
+    sums = []
+    for block in range(frames.count // 2**tier.level):
+        tree.halves(tier.level, y0, x0, block, rows).add(iy, ix, 0, out)
+        sums.append(out.flatten().clone())
+    return robust_spread(torch.cat(sums))
 
 
 def judge(
-    hit: Tensor, sums: Sums, corner: tuple[int, int], region: Region, tier: Tier, sigma: float
+    tree: VelocityTree, tier: Tier, region: Region, block: int, rows: tuple[int, int], limit: float
+) -> Hits:
+    """Sums of a strip and a block of frames that reach ``limit``, each with its own velocity."""
+    frames = tree.frames
+    lower = tree.halves(tier.level, region.y0, region.x0, block, rows)
+    best = tree.room("best", len(region.tiles), lower.size)
+    room = tree.room("tile", TILE // 2 * (TILE + 1) * lower.size)
+    for number, (y0, x0) in enumerate(region.tiles.tolist()):
+        torch.amax(lower.best(y0, x0, TILE, room), 0, out=best[number])
+    tile, place = hits(best, ceil(limit), frames.width)
+    score, index = own_velocity(lower, region, tile, place)
+    y, x = place // frames.width + rows[0], place % frames.width
+    hit = Hits(torch.full_like(y, block), y, x, index, score)
+    return hit.take((score >= limit) & inside(frames, y, x, index))
+
+
+def own_velocity(
+    lower: Patch, region: Region, tile: Tensor, place: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The best sum at each of the places (n,) over the velocities of its tile that are the tier's:
+    sums (n,) int16 and indices (n, 2)."""
+    device, half = place.device, TILE // 2
+    corner = torch.from_numpy(region.tiles).to(device)[tile]  # (n, 2)
+    number = torch.arange(half + 1, device=device)
+    hy, hx = (corner[:, k] // 2 for k in (0, 1))
+    hy, hx = hy[:, None, None] + number[:, None], hx[:, None, None] + number
+    at = place[:, None, None]
+    first = lower.values(-1, at, hy[:, :half], hx[..., :half])
+    second = lower.values(1, at, hy, hx)
+    every = torch.arange(TILE, device=device)
+    low, high = every // 2, every - every // 2
+    sums = first[:, low][:, :, low] + second[:, high][:, :, high]  # (n, TILE, TILE)
+    sums = torch.where(torch.from_numpy(region.held).to(device)[tile], sums, -1000)
+    score, which = sums.flatten(1).max(dim=1)
+    return score, corner + torch.stack([which // TILE, which % TILE], 1)
+
+
+def inside(frames: Frames, y: Tensor, x: Tensor, index: Tensor) -> Tensor:
+    """Whether the middle of each path and those of both halves lie in the picture."""
+    ok = torch.ones_like(y, dtype=torch.bool)
+    for at, i, size in ((y, index[..., 0], frames.height), (x, index[..., 1], frames.width)):
+        for centre in (at, at - i // 2, at + i - i // 2):
+            ok = ok & (centre >= 0) & (centre < size)
+    return ok
+
+
+def candidates(
+    tree: VelocityTree, tier: Tier, region: Region, hit: Hits, sigma: float
 ) -> Candidates:
-    """Candidates among hits (n, 3: block, y, x): alone, or with the block before or after."""
-    tile = torch.tensor(tile_velocities(tier, *corner), device=hit.device)
-    block, y, x = hit.T
-    score, which = sums.over(block, y, x, tile).max(dim=0)
-    own = tile[which]
-    real = sums.inside(y, x, own) & (score >= tier.hit * sigma)
-    block, y, x, score, own = (v[real] for v in (block, y, x, score, own))
-    sum_, other, side = partners(block, y, x, own, sums, region, tier)
-    together = (score + sum_) / sqrt(2)
+    """Hits that stand alone, or together with the block before or after."""
+    sums, other, side = partners(tree, tier, region, hit)
+    together = (hit.score + sums) / sqrt(2)
     paired = together >= tier.pair * sigma
-    keep = paired | (score >= tier.alone * sigma)
-    rows = (v[keep] for v in (block, y, x, score, own, together, paired, other, side))
-    return _candidates(*rows, tier=tier, sigma=sigma)
+    keep = paired | (hit.score >= tier.alone * sigma)
+    value = torch.where(paired, together, hit.score.float())[keep] / sigma
+    paired, other, side = (v[keep] for v in (paired, other, side))
+    return _candidates(hit.take(keep), paired, value, other, side, tier)
 
 
 def partners(
-    block: Tensor, y: Tensor, x: Tensor, own: Tensor, sums: Sums, region: Region, tier: Tier
+    tree: VelocityTree, tier: Tier, region: Region, hit: Hits
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """For each hit the best sum of the block before or after on the same path.
+    """For each hit the best sum of as many frames before or after, on the same path.
 
     A path of twice the length with index ``i`` has halves with indices a and b, a + b = i and
-    |a - b| <= 1, whose centres are ``i`` cells apart. Returns sums (n,), the partners' indices
-    (n, 2) and on which side in time they lie (n,), +1 or -1. Partners at the far side of the
-    region's border are not seen.
+    |a - b| <= 1, whose centres are ``i`` cells apart. Returns sums (n,) in the units of
+    ``hit.score``, the partners' indices (n, 2) and on which side in time they lie (n,), +1 or -1.
     """
-    step = 2**tier.level // block_spacing(tier.level)
-    least = torch.tensor([region.y0, region.x0], device=own.device)
-    near = torch.cartesian_prod(*[torch.arange(-1, 2, device=own.device)] * 2)
-    mate = own + near[:, None]  # (9, n, 2)
-    known = ((mate >= least) & (mate < least + region.side)).all(-1)
-    apart = own + mate
-    best = torch.zeros(len(block), dtype=torch.int16, device=own.device)
-    other, side = own.clone(), torch.ones_like(block)
-    for sign in (1, -1):
-        there = block + sign * step
-        my, mx = y + sign * apart[..., 0], x + sign * apart[..., 1]
-        ok = known & (there >= 0) & (there < sums.blocks.count) & sums.inside(my, mx, mate)
-        value = torch.zeros_like(my, dtype=torch.int16)
-        row, column = torch.nonzero(ok, as_tuple=True)
-        place = (there[column], my[row, column], mx[row, column])
-        value[row, column] = sums.at(*place, mate[row, column])
-        value, which = value.max(dim=0)
-        better = value > best
-        best = torch.where(better, value, best)
-        other = torch.where(better[:, None], own + near[which], other)
-        side = torch.where(better, sign, side)
+    device = hit.y.device
+    near = torch.cartesian_prod(*[torch.arange(-1, 2, device=device)] * 2)
+    table = path_table(tree.frames, region, tier.level)
+    best = torch.zeros(len(hit), device=device)
+    other, side = hit.index.clone(), torch.ones_like(hit.y)
+    for some in torch.arange(len(hit), device=device).split(CHUNK):
+        part = hit.take(some)
+        mate = part.index[:, None] + near  # (n, 9, 2)
+        row = (mate[..., 0] - region.y0 + 1) * (SIDE + 2) + mate[..., 1] - region.x0 + 1
+        for sign in (1, -1):
+            value, which = follow(tree, tier, part, sign, mate, table[row])
+            better = value > best[some]
+            best[some] = torch.where(better, value, best[some])
+            chosen = mate[torch.arange(len(some), device=device), which]
+            other[some] = torch.where(better[:, None], chosen, other[some])
+            side[some] = torch.where(better, sign, side[some])
     return best, other, side
 
 
-def _candidates(
-    block: Tensor,
-    y: Tensor,
-    x: Tensor,
-    score: Tensor,
-    own: Tensor,
-    together: Tensor,
-    paired: Tensor,
-    other: Tensor,
-    side: Tensor,
-    *,
-    tier: Tier,
-    sigma: float,
-) -> Candidates:
-    """Rows: a single block, or two of them with the centre half way between.
+def follow(
+    tree: VelocityTree, tier: Tier, hit: Hits, sign: int, mate: Tensor, way: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The best sum of the block before (``sign`` -1) or after (1) each hit, and which of ``mate``
+    (n, m, 2) it has for its index; 0 where none lies in the picture. ``way``: rows of
+    `path_table`."""
+    frames, length = tree.frames, 2**tier.level
+    apart = sign * (hit.index[:, None] + mate)
+    y, x, block = hit.y[:, None] + apart[..., 0], hit.x[:, None] + apart[..., 1], hit.block + sign
+    ok = ((block >= 0) & (block < frames.count // length))[:, None] & inside(frames, y, x, mate)
+    start = block[:, None] * length * frames.line + frames.pad + y * frames.width + x
+    start = torch.where(ok, start, frames.pad).int()
+    at = way + start[..., None]  # (n, m, length)
+    total = torch.empty(ok.shape, device=y.device)
+    # a trail's own image: that of the hit's velocity, one of those that its region uses
+    key = hit.index * torch.tensor([1, tier.stretch], device=y.device) * (1 / length)
+    vy, vx = (2 * key.round().int()).T
+    for wy in vy.unique().tolist():
+        for wx in vx.unique().tolist():
+            some = torch.nonzero((vy == wy) & (vx == wx))[:, 0]
+            if len(some):
+                light = tree.image(wy, wx).index_select(0, at[some].view(-1))
+                total[some] = light.view(len(some), -1, length).sum(-1, dtype=torch.float32)
+    if tier.level > HALVED_LEVEL:
+        total /= 2
+    return torch.where(ok, total, 0.0).max(dim=1)
 
-    A sum with an odd index has its centre half a cell further.
+
+def path_table(frames: Frames, region: Region, level: int) -> Tensor:
+    """Where paths of ``2**level`` frames lie in the lines of `Frames`, from the first frame and the
+    middle place on, (k, 2**level) int32: for all velocities of the region and one beyond each way.
     """
+    length = 2**level
+    near = torch.arange(-1, SIDE + 1, device=frames.device)
+    part = (torch.arange(length, device=frames.device) + 0.5) * 2 / length - 1
+    way = []
+    for corner in (region.y0, region.x0):
+        index = near + corner
+        way.append((index[:, None] * part + middles(level, index)[:, None]).round().int())
+    time = torch.arange(length, device=frames.device, dtype=torch.int32) * frames.line
+    return (way[0][:, None] * frames.width + way[1] + time).flatten(0, 1)
+
+
+def _candidates(
+    hit: Hits, paired: Tensor, value: Tensor, other: Tensor, side: Tensor, tier: Tier
+) -> Candidates:
+    """Rows: a single block, or two of them with the centre half way between."""
     frames = 2**tier.level
-    index = torch.where(paired[:, None], own + other, own).float()
+    index = torch.where(paired[:, None], hit.index + other, hit.index).float()
     length = torch.where(paired, 2 * frames, frames).float()
     half = torch.where(paired, 0.5 * side, 0.0)
-    place = torch.stack([y, x], 1) + 0.5 * (own % 2) + half[:, None] * index
-    value = torch.where(paired, together, score.float()) / sigma
-    t = block * block_spacing(tier.level) + (frames - 1) / 2 + half * frames
+    place = torch.stack([hit.y, hit.x], 1) + half[:, None] * index
+    place += middles(tier.level, hit.index)
     velocity = 2 * index / length[:, None]
+    scale = torch.tensor([1.0, tier.stretch], device=place.device)
+    place, velocity = place * scale + (scale - 1) / 2, velocity * scale
+    t = hit.block * frames + (frames - 1) / 2 + half * frames
     trail = torch.full_like(value, float(tier.trail))
     columns = (t, place[:, 1], place[:, 0], velocity[:, 1], velocity[:, 0], length, value, trail)
     return Candidates(*(c.float().cpu().numpy() for c in columns))
 
 
-def search(cells: Tensor, tiers: list[Tier], *, blur: float) -> list[Candidates]:
+def search(cells: Tensor, tiers: list[Tier], *, blur: float, known: int = 0) -> list[Candidates]:
     """Candidates of each tier; ``blur``: correlation length of the cells' noise (cells).
 
-    On a CPU the velocities are shared out among its threads, where memory allows it.
+    Blocks of frames that lie within the first ``known`` ones, which were searched before, are
+    looked at as partners only. On a CPU the velocities are shared out among its threads.
     """
-    alone = cells.device.type != "cpu" or cells.numel() > ONE_THREAD_CELLS
-    threads = 1 if alone else torch.get_num_threads()
-    jobs = []
-    for tier in tiers:
-        squares = regions(tier, region_side(cells.numel(), tier))
-        cut = [round(k * len(squares) / threads) for k in range(threads + 1)]
-        jobs.append([(tier, squares[a:b]) for a, b in pairwise(cut)])
+    threads = torch.get_num_threads() if cells.device.type == "cpu" else 1
+    found = {}
+    for kind in dict.fromkeys((tier.trail, tier.wide, tier.across) for tier in tiers):
+        trail, wide, across = kind
+        mine = [tier for tier in tiers if (tier.trail, tier.wide, tier.across) == kind]
+        seen = cells.transpose(1, 2).contiguous() if across else cells
+        fastest = max(tier.fastest for tier in mine)
+        frames = Frames(seen, trail=trail, blur=blur, fastest=fastest, wide=wide)
+        for tier, some in zip(mine, _harvests(frames, mine, known, threads), strict=True):
+            found[tier] = exchanged(some) if across else some
+    return [found[tier] for tier in tiers]
 
-    def work(part: list[tuple[Tier, list[Region]]]) -> list[Candidates]:
-        found = []
-        for trail in (False, True):  # one tree at a time
-            mine = [job for job in part if job[0].trail == trail]
-            if mine:
-                fastest = max(tier.fastest for tier, _ in mine)
-                tree = VelocityTree(cells, trail=trail, blur=blur, fastest=fastest)
-                found += [harvest(tree, tier, squares) for tier, squares in mine]
-        return found
+
+def _harvests(frames: Frames, tiers: list[Tier], known: int, threads: int) -> list[Candidates]:
+    """What each tier finds in the same frames."""
+    shares: list[list[list[Region]]] = []
+    for tier in tiers:
+        squares = regions(tier)
+        cut = [round(k * len(squares) / threads) for k in range(threads + 1)]
+        shares.append([squares[a:b] for a, b in pairwise(cut)])
+
+    def work(number: int) -> list[Candidates]:
+        tree = VelocityTree(frames)
+        pairs = zip(tiers, shares, strict=True)
+        return [harvest(tree, tier, share[number], known) for tier, share in pairs]
 
     if threads == 1:
-        return work([job[0] for job in jobs])
+        return work(0)
     # the velocities are what runs side by side, not the sums within them
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        parts = list(pool.map(work, [[job[k] for job in jobs] for k in range(threads)]))
+        parts = list(pool.map(work, range(threads)))
     return [join(list(of_tier)) for of_tier in zip(*parts, strict=True)]
 
 
-def region_side(cells: int, tier: Tier) -> int:
-    """Velocities each way whose sums are made together, in windows of so many cells."""
-    for side in SIDES:
-        # blocks of the level below times the cells of a frame: at most all frames in pairs
-        frames_each = min(2 ** (tier.level - 1), 16)
-        if (side // 2 + 1) ** 2 * cells / frames_each <= PATCH_BYTES:
-            return side
-    return SIDES[-1]
+def exchanged(c: Candidates) -> Candidates:
+    """The same paths with x and y exchanged."""
+    return Candidates(c.t, c.y, c.x, c.vy, c.vx, c.frames, c.score, c.trail)
