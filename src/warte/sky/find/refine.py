@@ -14,7 +14,9 @@ from warte.sky.find.stack import Candidates
 TRAIL_SAMPLES = 4  # points at which the trail of one frame is sampled
 MOST = 400  # distinct paths that a window may have
 STEPS = (1.0, 0.5)  # by which the ends of a path are moved (cells)
-HALFWAY = 60  # frames over which all paths are followed before the best are chosen
+SHARPENED = 4000  # paths that are followed beyond the frames in which they were found
+HALFWAY = 60  # frames over which these are followed
+FOLLOWED = 1500  # paths that are then followed over the whole window
 CHUNK = 256  # paths that are moved at once: their samples stay in the cache
 FEWEST_FRAMES = 8  # a path is at least so long
 
@@ -238,6 +240,11 @@ def lengthen(cells: Tensor, walk: Walk, blur: float, frames: int) -> Walk:
             kept[n] = kept[n].index_copy(0, better, new[better])
 
 
+def best_of(walk: Walk, limit: int) -> Walk:
+    """The ``limit`` best paths."""
+    return walk.take(torch.argsort(-walk.score)[:limit])
+
+
 def best_interval(values: np.ndarray, inside: np.ndarray) -> tuple[int, int, float]:
     """First and last frame between which the mean stands out most, and its sigma.
 
@@ -276,18 +283,15 @@ def distinct(paths: Paths, radius: float, most: int = MOST) -> np.ndarray:
     return np.array(kept, int)
 
 
-def refine(
-    cells: Tensor, candidates: Candidates, *, threshold: float, blur: float, limit: int = 2500
-) -> Paths:
-    """Distinct paths over ``threshold`` sigma, best first; ``limit`` of them are lengthened
-    over the whole window.
+def refine(cells: Tensor, candidates: Candidates, *, threshold: float, blur: float) -> Paths:
+    """Distinct paths over ``threshold`` sigma, best first.
 
     ``cells`` (T, h, w) float32 in sigma; ``blur``: correlation length of its noise in cells.
     """
     if not len(candidates):
         return _paths([])
-    walk = lengthen(cells, sharpen(cells, candidates, blur), blur, HALFWAY)
-    walk = walk.take(torch.argsort(-walk.score)[:limit])
+    walk = best_of(sharpen(cells, candidates, blur), SHARPENED)
+    walk = best_of(lengthen(cells, walk, blur, HALFWAY), FOLLOWED)
     ends, t0, t1, trail, score = lengthen(cells, walk, blur, len(cells))
     every = torch.arange(cells.shape[0], device=cells.device).expand(len(ends), -1)
     values, inside = sample_paths(cells, ends, t0, t1, every, trail)
