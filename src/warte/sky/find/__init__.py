@@ -21,6 +21,7 @@ from warte.core.errors import InputError, SettingsError
 from warte.sky.find import chance, detect, faint, link
 from warte.sky.find.accept import is_bright_mover
 from warte.sky.find.fit import Fit, MatchedFrames, fit_trail
+from warte.sky.find.half import half, single
 from warte.sky.find.join import Track, track_of
 from warte.sky.find.join import join as join_tracks
 from warte.sky.find.kind import Kinds, load_kinds
@@ -168,7 +169,7 @@ def windows(
     for frame in recording.frames():
         times.append((frame.time_s, frame.utc))
         # eight bits fit into half floats, stretched ones to a tenth of a level
-        kept.append(frame.pixels.astype(np.float16) if small else frame.pixels)
+        kept.append(half(frame.pixels) if small else frame.pixels)
         new += 1
         if len(kept) == length:
             yield first, _stack(kept)
@@ -182,7 +183,7 @@ def _stack(frames: list[np.ndarray]) -> np.ndarray:
     """One float32 array (T, H, W), without a second copy."""
     out = np.empty((len(frames), *frames[0].shape), np.float32)
     for k, frame in enumerate(frames):
-        out[k] = frame
+        out[k] = single(frame)
     return out
 
 

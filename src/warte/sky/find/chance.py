@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from warte.sky.find.fit import Fit, MatchedFrames, motion_per_frame, trail_noise
+from warte.sky.find.half import single
 
 COPIES = 240
 TRAIL_STEP_PX = 2.0  # a copy's trail is sampled so often
@@ -115,7 +116,7 @@ def _scores(
     column, row = np.moveaxis(np.round(spots), -1, 0).astype(int)  # (m, n, steps)
     seen = (column >= 0) & (column < matched.width) & (row >= 0) & (row < matched.height)
     column, row = np.clip(column, 0, matched.width - 1), np.clip(row, 0, matched.height - 1)
-    light = matched.images[t[..., None], row, column].astype(np.float32).mean(-1)
+    light = single(matched.images[t[..., None], row, column]).mean(-1)
     light /= trail_noise(length, matched.sigma)
     value = matched.rarity(light, row[..., steps // 2], column[..., steps // 2])
     whole = seen.all(-1)

@@ -22,8 +22,10 @@ import numpy as np
 from scipy.interpolate import BSpline
 from scipy.special import ndtr
 
+from warte.sky.find.half import half, single
 from warte.sky.find.prepare import Window
 from warte.sky.find.register import apply_motion
+from warte.sky.find.threads import on_threads
 
 TRAIL_FROM_PX = 1.0  # motion in a frame that trails and points differ by (pixels)
 TRAIL_STEP_PX = 1.0  # a trail is sampled so often
@@ -77,11 +79,14 @@ class MatchedFrames:
         if self.ready[frames].all():
             return
         scale = 1 / (self.window.noise * self.norm)
-        for t in np.unique(frames[~self.ready[frames]]):
-            frame = self.window.residual[t].astype(np.float32)
+
+        def one(t: int) -> None:
+            frame = single(self.window.residual[t])
             smooth = cv2.GaussianBlur(frame, (0, 0), self.sigma, borderType=cv2.BORDER_CONSTANT)
-            self.images[t] = np.clip(smooth * scale, -6e4, 6e4)
+            self.images[t] = half(np.clip(np.multiply(smooth, scale), -6e4, 6e4))
             self.ready[t] = True
+
+        on_threads(one, np.unique(frames[~self.ready[frames]]).tolist())
 
     def _some_frames(self) -> np.ndarray:
         """Frames from which the noise is measured, prepared."""
@@ -100,7 +105,7 @@ class MatchedFrames:
         pick = self._some_frames()
         dark = np.zeros((self.height, self.width), np.float32)
         for t in pick:
-            dark += np.square(np.clip(self.images[t].astype(np.float32), -8.0, 0.0))
+            dark += np.square(np.clip(single(self.images[t]), -8.0, 0.0))
         # half of the values are dark, and they hold half of the squares
         rms = np.sqrt(cv2.GaussianBlur(2 * dark / len(pick), (0, 0), NOISE_PX))
         return np.asarray(np.maximum(rms, max(float(np.median(rms)), 1e-3)), np.float32)
@@ -168,7 +173,7 @@ class MatchedFrames:
         wx, wy = keys_weights(x - ix), keys_weights(y - iy)
         corner = (t[:, None] * self.height + iy - 1) * self.width + ix - 1
         grid = (np.arange(4)[:, None] * self.width + np.arange(4)).ravel()
-        values = self.images.reshape(-1)[corner[..., None] + grid].astype(np.float32)
+        values = single(self.images.reshape(-1)[corner[..., None] + grid])
         rows = values.reshape(*corner.shape, 4, 4)
         return np.asarray(np.einsum("nsji,nsi,nsj->ns", rows, wx, wy, optimize=True))
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from warte.sky.find.half import half
 from warte.sky.find.register import STILL, affine_matrix, find_stars, register
 from warte.sky.find.settle import Settled, settle
+from warte.sky.find.threads import on_threads
 
 SKY_MESH_PX = 16  # the sky's brightness is smooth over so many pixels
 TEMPLATE_FRAMES = 15  # frames whose median is the picture of the stars
@@ -89,9 +91,12 @@ def median_of(frames: np.ndarray) -> np.ndarray:
     """Median over the first axis, in strips that stay in the cache."""
     out = np.empty(frames.shape[1:], frames.dtype)
     low, high = (len(frames) - 1) // 2, len(frames) // 2
-    for y in range(0, frames.shape[1], 16):
+
+    def strip(y: int) -> None:
         part = np.partition(frames[:, y : y + 16], (low, high), axis=0)
         out[y : y + 16] = 0.5 * (part[low] + part[high])
+
+    on_threads(strip, range(0, frames.shape[1], 16))
     return out
 
 
@@ -119,24 +124,33 @@ def steady_light(frames: np.ndarray, motions: np.ndarray, template: np.ndarray) 
     shape = template.shape
     still = is_still(motions, shape)
     limit = np.float32(3 * 1.4826 * np.median(np.abs(frames[::8, ::4, ::4])) + 1e-6)
-    total, count = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-    for t, frame in enumerate(frames):
-        if still:
-            total += np.clip(frame - template, -limit, limit)
-            count += 1
-            continue
-        matrix = affine_matrix(motions[t], shape)
-        there = cv2.warpAffine(
-            *(frame, matrix, shape[::-1]),
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_CONSTANT,
-            borderValue=float(OUTSIDE),
-        )
-        seen = there > OUTSIDE / 1000
-        there -= template
-        total += np.where(seen, np.clip(there, -limit, limit), 0)
-        count += seen
-    return total / np.maximum(count, 1)
+    parts = []
+
+    def some(which: slice) -> None:
+        total, count = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+        for frame, motion in zip(frames[which], motions[which], strict=True):
+            if still:
+                total += np.clip(frame - template, -limit, limit)
+                count += 1
+                continue
+            there = cv2.warpAffine(
+                *(frame, affine_matrix(motion, shape), shape[::-1]),
+                flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+                borderMode=cv2.BORDER_CONSTANT,
+                borderValue=float(OUTSIDE),
+            )
+            seen = there > OUTSIDE / 1000
+            there -= template
+            np.clip(there, -limit, limit, out=there)
+            there *= seen
+            total += there
+            count += seen
+        parts.append((which.start, total, count))
+
+    on_threads(some, [slice(k, k + 16) for k in range(0, len(frames), 16)])
+    parts.sort(key=lambda part: part[0])  # sums in one order, whoever was first
+    total, count = (np.sum([part[k] for part in parts], axis=0) for k in (1, 2))
+    return np.asarray(total / np.maximum(count, 1))
 
 
 def transparency(frame: np.ndarray, stars: np.ndarray, bright: np.ndarray) -> float:
@@ -154,13 +168,16 @@ def remove_stars(frames: np.ndarray, motions: np.ndarray, template: np.ndarray) 
     spread = 1.4826 * float(np.median(np.abs(template)))
     bright = template > max(8 * spread, np.quantile(template, 0.995))
     still = is_still(motions, shape)
-    for t, frame in enumerate(frames):
+
+    def one(t: int) -> None:
         moved, mask = template, bright
         if not still:
             matrix = affine_matrix(motions[t], shape)
             moved = warp(template, matrix, inverse=False, cubic=True)
             mask = moved > max(8 * spread, 1e-6)
-        frame -= transparency(frame, moved, mask) * moved
+        frames[t] -= transparency(frames[t], moved, mask) * moved
+
+    on_threads(one, range(len(frames)))
 
 
 def remove_fixed_pattern(frames: np.ndarray, motions: np.ndarray) -> None:
@@ -247,9 +264,12 @@ def cell_noise(cells: np.ndarray, stars: np.ndarray | None, floor: float) -> np.
     size = np.abs(cells[pick])
     height, width = cells.shape[1:]
     calm, wild = np.empty((2, height, width), np.float32)
-    for y in range(0, height, 16):
+
+    def strip(y: int) -> None:
         part, wild_part = quantiles(size[:, y : y + 16], (0.683, 0.9))
         calm[y : y + 16], wild[y : y + 16] = part, wild_part / 1.645
+
+    on_threads(strip, range(0, height, 16))
     sigma = np.maximum(cv2.GaussianBlur(cv2.medianBlur(calm, 5), (0, 0), 2.0), floor)
     if stars is not None:
         near = cv2.dilate((stars > STAR_SIGMA * sigma).astype(np.uint8), np.ones((3, 3), np.uint8))
@@ -304,8 +324,11 @@ def heavy_tail(cells: np.ndarray) -> float:
 
 def prepare(frames: np.ndarray, first: int, levels: float | None) -> Window:
     """Prepare ``frames`` (T, H, W) float32, which are overwritten; ``levels`` as in Recording."""
-    for frame in frames:
-        frame -= smooth_sky(frame)
+
+    def darken(t: int) -> None:
+        frames[t] -= smooth_sky(frames[t])
+
+    on_threads(darken, range(len(frames)))
     motions, agreed, stars = register(frames)
     settled = settle(frames, motions, agreed, stars)
     motions = settled.motions
@@ -320,11 +343,14 @@ def prepare(frames: np.ndarray, first: int, levels: float | None) -> Window:
     cells = np.empty(
         (len(frames), template.shape[0] // cell, template.shape[1] // cell), np.float32
     )
-    for t, frame in enumerate(frames):
-        small = bin_cells(frame, cell, blur)
+
+    def binned(t: int) -> None:
+        small = bin_cells(frames[t], cell, blur)
         if not still:
             small = warp(small, affine_matrix(motions[t], small.shape, cell), inverse=True)
         cells[t] = small
+
+    on_threads(binned, range(len(frames)))
     # rounding to grey levels, after binning and blurring a mean of many pixels
     floor = (levels or 0.0) / np.sqrt(12) / (cell * 2 * np.sqrt(np.pi) * blur)
     small_stars = bin_cells(template, cell, blur)
@@ -335,7 +361,7 @@ def prepare(frames: np.ndarray, first: int, levels: float | None) -> Window:
     return Window(
         first=first,
         cells=cells,
-        residual=frames.astype(np.float16) if np.abs(frames).max() < 6e4 else frames,
+        residual=half(frames) if max(frames.max(), -frames.min()) < 6e4 else frames,
         noise=pixel_noise(frames, levels),
         stars=small_stars,
         red=red_noise(cells, small_stars),
