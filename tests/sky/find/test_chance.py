@@ -129,6 +129,13 @@ def test_the_mover_is_not_among_its_own_copies(window: Window) -> None:
 def test_few_copies_tell_nothing() -> None:
     assert chance(np.full(5, 9.0)) == WHITE_NOISE
     assert chance(np.zeros(0)) == WHITE_NOISE
+    # an accident of few copies hides nothing, and what is there for sure counts
+    rng = np.random.default_rng(8)
+    few = [chance(rng.standard_normal(60), same=2.0) for _ in range(200)]
+    assert np.mean([one.scatter > 1.05 for one in few]) < 0.1
+    assert np.mean([one.tail > 1.1 for one in few]) < 0.15
+    many = [chance(1.6 * rng.standard_normal(240)) for _ in range(200)]
+    assert 1.4 < np.mean([one.scatter for one in many]) < 1.6
     told = chance(3.0 + 2.0 * np.random.default_rng(6).standard_normal(4000))
     assert told.middle == pytest.approx(3.0, abs=0.2)
     assert told.scatter * told.tail == pytest.approx(2.0, rel=0.1)

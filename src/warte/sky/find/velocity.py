@@ -30,7 +30,7 @@ CLIP_SIGMA = 3  # one frame counts at most so much: a glint or a cosmic ray is n
 SIDE = 16  # velocities each way of a patch
 HALVED_LEVEL = 4  # sums of so many frames are halved before they are added: 8 bits hold no more
 TRAIL_FRAMES = 8  # frames whose trails are made at a time
-TRAILS_KEPT = (6, 12)  # velocities whose trailed frames stay: what a patch needs, and more
+TRAILS_KEPT = (4, 12)  # velocities whose trailed frames stay: what a patch needs, and more
 TRAILS_BYTES = 80_000_000  # memory of them, between those
 
 
@@ -249,7 +249,8 @@ class VelocityTree:
     def __init__(self, frames: Frames) -> None:
         self.frames = frames
         kept = TRAILS_BYTES // (frames.count * frames.line)
-        self.trails_kept = int(np.clip(kept, *TRAILS_KEPT))
+        least, most = TRAILS_KEPT
+        self.trails_kept = int(np.clip(kept, least + 2 * (frames.stretch - 1), most))
         self.trails: OrderedDict[tuple[int, int], Tensor] = OrderedDict()
         self.rooms: dict[str, Tensor] = {}
         self.work: list[Tensor] = []
