@@ -175,7 +175,7 @@ class MatchedFrames:
         grid = (np.arange(4)[:, None] * self.width + np.arange(4)).ravel()
         values = single(self.images.reshape(-1)[corner[..., None] + grid])
         rows = values.reshape(*corner.shape, 4, 4)
-        return np.asarray(np.einsum("nsji,nsi,nsj->ns", rows, wx, wy, optimize=True))
+        return np.asarray(np.einsum("nsj,nsj->ns", np.einsum("nsji,nsi->nsj", rows, wx), wy))
 
 
 def keys_weights(f: np.ndarray) -> np.ndarray:

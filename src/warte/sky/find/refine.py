@@ -82,7 +82,8 @@ def sample_paths(
         iy = (y + f * (trail * velocity[:, 1])[:, None]).round().long()
         ok = (ix >= 0) & (ix < width) & (iy >= 0) & (iy < height)
         inside = inside & ok
-        total += cells.view(-1)[base + iy.clamp(0, height - 1) * width + ix.clamp(0, width - 1)]
+        at = base + iy.clamp(0, height - 1) * width + ix.clamp(0, width - 1)
+        total += cells.view(-1).index_select(0, at.view(-1)).view(at.shape)
     return torch.where(inside, total / len(offsets), 0.0), inside
 
 
@@ -118,7 +119,7 @@ def sums_around(
     count, height, width = padded.shape
     frames = t0.long()[:, None] + torch.arange(int((t1 - t0).max()) + 1, device=ends.device)
     seen = (frames >= 0) & (frames < count - 1) & (frames <= t1[:, None])
-    base = torch.where(seen, frames, count - 1) * (height * width)
+    base = (torch.where(seen, frames, count - 1) * (height * width)).int()
     part = (frames - t0[:, None]) / (t1 - t0).clamp_min(1)[:, None]
     shifts = torch.tensor([-step, 0.0, step], device=ends.device)
     lever = (part if end else 1 - part)[:, None] * shifts[:, None]
@@ -130,10 +131,10 @@ def sums_around(
             torch.lerp(ends[:, k, None], ends[:, k + 2, None], part).add_(f * velocity[:, k, None])
             for k in (1, 0)
         )
-        x = (columns[:, None] + lever).round_().clamp_(-1, width - 2).long() + 1
-        y = ((rows[:, None] + lever).round_().clamp_(-1, height - 2).long() + 1).mul_(width)
+        x = (columns[:, None] + lever).round_().clamp_(-1, width - 2).int() + 1
+        y = ((rows[:, None] + lever).round_().clamp_(-1, height - 2).int() + 1).mul_(width)
         at = (y + base[:, None])[:, :, None] + x[:, None]
-        total += padded.view(-1)[at].sum(-1)
+        total += padded.view(-1).index_select(0, at.view(-1)).view(at.shape).sum(-1)
     return total.view(-1, 9) / (TRAIL_SAMPLES if long else 1)
 
 

@@ -108,7 +108,7 @@ def hits(best: Tensor, limit: int, width: int) -> tuple[Tensor, Tensor]:
     packs = (flat[:whole].view(torch.int64) & -0x7F7F7F7F7F7F7F80).nonzero()
     inside = (packs * 8 + torch.arange(8, device=best.device)).view(-1)
     inside = torch.cat([inside, torch.arange(whole, len(flat), device=best.device)])
-    inside = inside[flat[inside] < 0]
+    inside = inside[flat.index_select(0, inside) < 0]
     inside = inside[is_peak(flat.view(torch.uint8), inside, width)]
     tile = inside // best.shape[1]
     return tile, inside - tile * best.shape[1]
@@ -117,9 +117,10 @@ def hits(best: Tensor, limit: int, width: int) -> tuple[Tensor, Tensor]:
 def is_peak(flat: Tensor, at: Tensor, width: int) -> Tensor:
     """Whether ``flat`` (pictures of ``width`` as one line, uint8) is at ``at`` (n,) as high as
     around it: the neighbours of a peak lead to the same path."""
-    around = [dy * width + dx for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx]
-    near = (at + torch.tensor(around, device=at.device)[:, None]).clamp_(0, len(flat) - 1)
-    return (flat[near] <= flat[at]).all(dim=0)
+    beside = [dy * width + dx for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx]
+    near = (at + torch.tensor(beside, device=at.device)[:, None]).clamp_(0, len(flat) - 1)
+    around = flat.index_select(0, near.view(-1)).view(near.shape)
+    return (around <= flat.index_select(0, at)).all(dim=0)
 
 
 @dataclass(frozen=True)

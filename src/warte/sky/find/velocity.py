@@ -126,7 +126,8 @@ class Patch:
         flat = self.sums.as_strided((self.sums.untyped_storage().nbytes(),), (1,), 0)
         start = self.sums.storage_offset() + self.rim + (block if side > 0 else 0)
         move = (hy - self.y0) * (sy + side * self.width) + (hx - self.x0) * (sx + side)
-        return flat[place + start + move].to(torch.int16)
+        at = place + int(start) + move
+        return flat.index_select(0, at.view(-1)).view(at.shape).to(torch.int16)
 
 
 def trail_moves(vx: float, vy: float, stretch: int = 1) -> list[tuple[int, int, int, int]]:
