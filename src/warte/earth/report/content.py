@@ -71,9 +71,7 @@ def table_of(
     return Table([str(name) for name in frame.columns], rows, numeric)
 
 
-def classes_section(
-    frame: pd.DataFrame, known: Classes, title: str, interval: str = ""
-) -> Section:
+def classes_section(frame: pd.DataFrame, known: Classes, title: str, interval: str = "") -> Section:
     """Pixels and areas of classes; interval: what that of the areas is, or why there is none."""
     by_name = {name: known.css(value) for value, name in known.names.items()}
     table = table_of(frame.dropna(axis=1, how="all"), colour=by_name)
