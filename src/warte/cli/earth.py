@@ -256,7 +256,8 @@ def find_anomalies(
         float, typer.Option(help="Share of background pixels that regions may grow from.")
     ] = 1e-2,
     false_regions: Annotated[
-        float, typer.Option(help="Regions by chance in a scene without anomalies.")
+        float,
+        typer.Option(help="Regions by chance if there are no anomalies; else their share."),
     ] = 1e-2,
     smallest_px: Annotated[int, typer.Option(help="Pixels of the smallest region.")] = 1,
     largest_px: Annotated[int, typer.Option(help="Pixels of the largest small object.")] = 60,
