@@ -52,7 +52,7 @@ def regions_of(
     starts = np.searchsorted(labels[order], np.arange(labels.max(initial=-1) + 2))
     areas = np.full(grid.rows, np.nan) if grid.crs is None else pixel_area_ha(grid)
     sizes = np.diff(starts)
-    evidence = np.bincount(labels, scores, len(sizes))
+    evidence = np.bincount(labels, scores, len(sizes)).astype(np.float64)
     chances = chance(evidence, evidence - threshold * sizes)
     chances[sizes < smallest] = np.inf
     ends = list(pairwise(starts))
