@@ -126,19 +126,6 @@ def test_a_trial_that_was_given_up_counts_with_what_it_would_have_reached(sign: 
     assert [sign * other.value for other in known] == [5, 4, 3.5, 0, 0]
 
 
-def test_a_search_begins_with_what_is_known_to_do_well(tmp_path: Path) -> None:
-    first = {"x": 2.1, "kind": "a", "y": 0.5}
-    storage = str(tmp_path / "journal")
-    for trials in (3, 6):  # the second call goes on with the study
-        out = tmp_path / str(trials)
-        out.mkdir()
-        options = SearchSettings(trials=trials, storage=storage)
-        found = search(valley, options, out, first=first)
-    assert found.trials.loc[0, list(first)].to_dict() == first
-    assert (found.trials["x"] == first["x"]).sum() == 1
-    assert len(found.trials) == 6 and found.value <= 0.015 + 1e-9
-
-
 def test_the_same_seed_gives_the_same_trials(tmp_path: Path) -> None:
     one, two, other = (run(tmp_path / str(n), trials=14, seed=s) for n, s in enumerate((1, 1, 2)))
     same_trials(one.trials, two.trials)

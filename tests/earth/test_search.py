@@ -17,7 +17,7 @@ from tests.earth.train.scenes import CLASSES, scene
 from warte.core.errors import InputError
 from warte.core.search import SearchSettings
 from warte.earth.classify import classify
-from warte.earth.search import chosen, first_of, mean_iou, objective_of, search_model
+from warte.earth.search import chosen, mean_iou, objective_of, search_model
 from warte.earth.train import Marks, NetworkSettings, TrainSettings, TreeSettings
 from warte.earth.train.judge import HeldOut
 
@@ -46,8 +46,6 @@ def test_the_best_model_is_in_the_folder(settings: TrainSettings, tmp_path: Path
         return found.trials
 
     first = search_into("study")
-    start = first_of(settings)
-    assert first.loc[0, list(start)].to_dict() == start
     best = json.loads((tmp_path / "study" / "best.json").read_text())
     card = json.loads((tmp_path / "study" / "model.json").read_text())
     assert "trials" in told and card["classes"] == list(CLASSES)
@@ -113,15 +111,6 @@ def test_nothing_to_judge_by(method: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="one group of labels only") as caught:
         search_model([picture], [few], settings, SearchSettings(trials=1), out=tmp_path)
     assert "\n" not in str(caught.value) and list(tmp_path.iterdir()) == []
-
-
-def test_a_search_begins_with_the_settings_as_they_are() -> None:
-    trees = replace(TREES, trees=TreeSettings(learning_rate=0.2, rounds=1000))
-    assert first_of(trees) == {"rounds": 400, "learning_rate": 0.2, "leaves": 15, "smallest": 40}
-    network = replace(NETWORK, network=NetworkSettings(width=26, depth=3))
-    assert first_of(network) == {
-        "learning_rate": 2e-3, "weight_decay": 1e-2, "depth": 3, "blocks": 1, "width": 24,
-    }  # fmt: skip
 
 
 def test_mean_iou() -> None:

@@ -109,7 +109,6 @@ def search(
     settings: SearchSettings,
     out: Path,
     *,
-    first: Mapping[str, Any] | None = None,
     pool: Executor | None = None,
     report: Report | None = None,
 ) -> Searched:
@@ -120,8 +119,6 @@ def search(
         settings: without a storage the study lies beside `out` until the run is complete, and
             the same command goes on with it after a kill.
         out: gets trials.csv, importances.csv and best.json, with the columns of `Searched`.
-        first: parameters that are known to do well, such as defaults: the study begins with them,
-            so what it finds is no worse, and others can be given up against them.
         pool: from `warte.core.execute.executor`; one trial for each worker at a time.
         report: called with ("trials", done, total).
 
@@ -137,8 +134,6 @@ def search(
     storage = settings.storage or _beside(objective, settings, out)
     with _quiet(optuna):
         study = _study(storage, settings)
-        if first:
-            study.enqueue_trial(dict(first), skip_if_exists=True)
         _requeue_dead(optuna, study)
         missing = settings.trials - _counted(optuna, study)
         one = partial(_run_one, objective, storage, settings)

@@ -20,14 +20,6 @@ from warte.earth.train.boosting import Rows, folds, gather
 from warte.earth.train.judge import HeldOut, joined
 
 Report = Callable[[str, int, int | None], None]
-# What is searched: the ends of each setting.
-OF_TREES: dict[str, tuple[Any, Any]] = {
-    "rounds": (20, 400), "learning_rate": (0.01, 0.5), "leaves": (3, 16), "smallest": (5, 200),
-}  # fmt: skip
-OF_NETWORKS: dict[str, tuple[Any, Any]] = {
-    "learning_rate": (3e-4, 1e-2), "weight_decay": (1e-4, 0.1), "depth": (1, 3), "blocks": (1, 2),
-}  # fmt: skip
-WIDTHS = [8, 16, 24, 32]
 
 
 def search_model(
@@ -43,8 +35,7 @@ def search_model(
     """Search for the settings with the highest mean IoU on held-out groups; train with the best.
 
     The scenes are read once. A trial of boosting tells how it does after each held-out part, one
-    of a network each time that it looks at the held-out groups; bad ones are given up early. The
-    first trial has the settings as they are.
+    of a network each time that it looks at the held-out groups; bad ones are given up early.
 
     Writes into `out` what `warte.core.search.search` and `warte.earth.train.train` write.
 
@@ -59,10 +50,7 @@ def search_model(
         InputError: as `train` does, or no group of labels can be held out.
     """
     objective = objective_of(scenes, labels, settings, report)
-    found = search(
-        objective, replace(options, direction="maximize"), out, first=first_of(settings), pool=pool,
-        report=report,
-    )  # fmt: skip
+    found = search(objective, replace(options, direction="maximize"), out, pool=pool, report=report)
     best = chosen(settings, found.parameters)
     train(scenes, labels, best, out=out, report=report)
     return found
@@ -121,12 +109,10 @@ class Trees:
     def __call__(self, trial: Any) -> float:
         """Mean IoU on the held-out parts."""
         suggested = {
-            "rounds": trial.suggest_int("rounds", *OF_TREES["rounds"], log=True),
-            "learning_rate": trial.suggest_float(
-                "learning_rate", *OF_TREES["learning_rate"], log=True
-            ),
-            "leaves": trial.suggest_int("leaves", *OF_TREES["leaves"]),
-            "smallest": trial.suggest_int("smallest", *OF_TREES["smallest"], log=True),
+            "rounds": trial.suggest_int("rounds", 20, 400, log=True),
+            "learning_rate": trial.suggest_float("learning_rate", 0.01, 0.5, log=True),
+            "leaves": trial.suggest_int("leaves", 3, 16),
+            "smallest": trial.suggest_int("smallest", 5, 200, log=True),
         }
         settings = chosen(self.settings, suggested)
         parts: list[HeldOut] = []
@@ -147,15 +133,11 @@ class Network:
     def __call__(self, trial: Any) -> float:
         """Mean IoU on the held-out part at the best look."""
         suggested = {
-            "learning_rate": trial.suggest_float(
-                "learning_rate", *OF_NETWORKS["learning_rate"], log=True
-            ),
-            "weight_decay": trial.suggest_float(
-                "weight_decay", *OF_NETWORKS["weight_decay"], log=True
-            ),
-            "width": trial.suggest_categorical("width", WIDTHS),
-            "depth": trial.suggest_int("depth", *OF_NETWORKS["depth"]),
-            "blocks": trial.suggest_int("blocks", *OF_NETWORKS["blocks"]),
+            "learning_rate": trial.suggest_float("learning_rate", 3e-4, 1e-2, log=True),
+            "weight_decay": trial.suggest_float("weight_decay", 1e-4, 0.1, log=True),
+            "width": trial.suggest_categorical("width", [8, 16, 24, 32]),
+            "depth": trial.suggest_int("depth", 1, 3),
+            "blocks": trial.suggest_int("blocks", 1, 2),
         }
         settings = chosen(self.lesson.settings, suggested)
         shape = shape_of(settings, self.lesson.shape.bands - 1, self.lesson.shape.classes)
@@ -171,20 +153,6 @@ class Network:
         if len(values) < settings.network.looks:
             raise _pruned()
         return max(values)
-
-
-def first_of(settings: TrainSettings) -> dict[str, Any]:
-    """What the search begins with: the settings as they are, within what is searched."""
-    if settings.method == "boosting":
-        return {name: _within(settings.trees, name, ends) for name, ends in OF_TREES.items()}
-    width = min(WIDTHS, key=lambda one: abs(one - settings.network.width))
-    within = {name: _within(settings.network, name, ends) for name, ends in OF_NETWORKS.items()}
-    return within | {"width": width}
-
-
-def _within(settings: object, name: str, ends: tuple[float, float]) -> float:
-    low, high = ends
-    return min(max(getattr(settings, name), low), high)
 
 
 def chosen(settings: TrainSettings, parameters: dict[str, Any]) -> TrainSettings:
