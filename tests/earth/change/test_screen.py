@@ -129,7 +129,7 @@ def test_the_screen_leaves_out_clouds_and_shadows_and_little_else():
     above = sky(rng, rng.uniform(0, 0.6, DATES))
     scenes = series(rng, above, cut=31)
     sample = sample_of(scenes)
-    screen = screen_of(sample, BANDS, "reflectance")
+    screen = screen_of(sample, BANDS)
     whole = screened(stack(scenes, BANDS, GRID, 12), screen, BANDS)
     clear = by_date(whole.read(), DATES)[1]
     assert clear[above.cloud].mean() < 0.02
@@ -137,34 +137,16 @@ def test_the_screen_leaves_out_clouds_and_shadows_and_little_else():
     good = ~above.cloud & ~above.shadow
     assert clear[good].mean() > 0.6  # less what lies beside them
     calm = series(rng, None, cut=31)
-    screen = screen_of(sample_of(calm), BANDS, "reflectance")
+    screen = screen_of(sample_of(calm), BANDS)
     whole = screened(stack(calm, BANDS, GRID, 12), screen, BANDS)
     assert by_date(whole.read(), DATES)[1].mean() > 0.995
     assert by_date(whole.read(), DATES)[1][31:, 8:28, 8:28].mean() > 0.98
 
 
-def test_where_masks_hide_the_clouds_bright_weeks_are_not_taken_for_them():
-    rng = np.random.default_rng(17)
-    above = sky(rng, rng.uniform(0, 0.5, DATES))
-    clear = ~above.cloud & ~above.shadow
-    scenes = []
-    for date, scene in enumerate(series(rng)):
-        harvested = 0.033 * (date % 23 < 3)  # brighter by so much for seven weeks of each year
-        values = scene.read().values + harvested
-        scenes.append(
-            scene_of_array(
-                values, BANDS, GRID, valid=clear[date], quantity="reflectance", time=scene.time
-            )
-        )
-    screen = screen_of(sample_of(scenes), BANDS, "reflectance")
-    kept = by_date(screened(stack(scenes, BANDS, GRID, 12), screen, BANDS).read(), DATES)[1]
-    assert kept[clear].mean() > 0.95
-
-
 def test_windows_of_a_screened_stack_are_parts_of_the_whole():
     rng = np.random.default_rng(16)
     scenes = series(rng, sky(rng, np.full(DATES, 0.3)))
-    screen = screen_of(sample_of(scenes), BANDS, "reflectance")
+    screen = screen_of(sample_of(scenes), BANDS)
     whole = screened(stack(scenes, BANDS, GRID, 12), screen, BANDS[1:])
     all_values, all_clear = by_date(whole.read(), DATES)
     for window in (Window(0, 0, 9, 64), Window(17, 30, 20, 11), Window(60, 60, 4, 4)):
@@ -176,8 +158,7 @@ def test_windows_of_a_screened_stack_are_parts_of_the_whole():
 
 def test_no_screen_without_visible_bands():
     values = np.zeros((1, 20, 1, 8, 8), np.float32)
-    sample = Sample(values, np.ones((1, 20, 8, 8), bool))
-    assert screen_of(sample, ("ndvi",), "reflectance") is None
+    assert screen_of(Sample(values, np.ones((1, 20, 8, 8), bool)), ("ndvi",)) is None
 
 
 @pytest.mark.parametrize(("seed", "rank"), [(0, 1), (1, 2), (2, 3)])

@@ -182,9 +182,7 @@ def _mended(series: Series, settings: ChangeSettings, method: Method) -> tuple[S
     sample = take_sample(stack(series.scenes, series.bands, grid, needed), len(series.days))
     if method == "radar" or settings.max_shift == 0:
         return series, sample  # speckle has no edges; sensors place it by their orbit
-    quantity = series.scenes[0].quantity
-    clear = without_clouds(sample, series.bands, quantity) if method == "season" else sample
-    at, shifts = _shifts(clear)
+    at, shifts = _shifts(without_clouds(sample, series.bands) if method == "season" else sample)
     notes = list(series.notes)
     for scene, shift in zip(series.scenes, shifts, strict=True):
         far = float(np.hypot(*shift))
@@ -388,7 +386,7 @@ def _clear(
 ) -> tuple[Series, Scene, Sample, tuple[str, ...]]:
     """The bands that a season needs, without clouds: series, stack, sample, and notes."""
     grid = series.scenes[0].grid
-    screen = screen_of(sample, series.bands, series.scenes[0].quantity)
+    screen = screen_of(sample, series.bands)
     keep = tuple(band for band in series.bands if band in SEASON_BANDS)
     if len(keep) < 2 or not set(keep) > {"nir"}:
         keep = series.bands

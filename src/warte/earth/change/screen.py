@@ -18,7 +18,7 @@ from torch.nn.functional import avg_pool2d, max_pool2d
 from warte.core.data.tiles import Window
 from warte.earth.change.season import noise_of
 from warte.earth.change.stack import MISSING, Sample, Stack
-from warte.earth.scene import BoolArray, Float32Array, Quantity, Scene
+from warte.earth.scene import BoolArray, Float32Array, Scene
 
 VISIBLE = ("blue", "green", "red")  # the first that is there tells clouds
 DARKENED = ("green", "nir", "swir16")  # shadows darken all of these
@@ -26,7 +26,6 @@ LOOKED = 6  # dates on each side that are compared
 ENOUGH = 3  # of them that a side must have
 SHINE = 0.08  # share of the way from ground to cloud at which a date stands out
 SURE = 0.25  # the same of what is surely cloud
-THICK = 0.5  # reflectance in visible light by which thick cloud exceeds ground, at least
 CLOUD = 0.99  # quantile of the brightness that is cloud, in a series with clouds
 DIM = 0.8  # share of the usual light that a shadow lets through, at most
 DEEP = 0.5  # the same of what is surely shadow
@@ -140,13 +139,11 @@ def grown(marked: torch.Tensor) -> torch.Tensor:
     return max_pool2d(solid.float(), 2 * GROWN + 1, 1, GROWN)[:, 0] > 0
 
 
-def screen_of(sample: Sample, bands: Sequence[str], quantity: Quantity) -> Screen | None:
+def screen_of(sample: Sample, bands: Sequence[str]) -> Screen | None:
     """What tells the clouds of a series, from a sample of it; None where no band can.
 
     Clouds are bright, so the first round leaves out what is much brighter than what comes before
-    and after, and each round tells the noise of what it keeps. Where masks hide most clouds, the
-    brightest that is seen is ground, and says nothing of how bright the others are; in reflectance
-    that is known.
+    and after, and each round tells the noise of what it keeps.
     """
     visible = next((band for band in VISIBLE if band in bands), None)
     if visible is None:
@@ -162,7 +159,6 @@ def screen_of(sample: Sample, bands: Sequence[str], quantity: Quantity) -> Scree
                 break
         noise = noise_of(kept)
         contrast = cloud - float(np.median(kept.values[:, :, 0][kept.seen]))
-        contrast = max(contrast, THICK if quantity == "reflectance" else 0.0)
         # The noise of the first round is that of clouds.
         least = SIGMAS * noise[0] if number else 0.0
         found = Screen(
@@ -174,9 +170,9 @@ def screen_of(sample: Sample, bands: Sequence[str], quantity: Quantity) -> Scree
     return found
 
 
-def without_clouds(sample: Sample, bands: Sequence[str], quantity: Quantity) -> Sample:
+def without_clouds(sample: Sample, bands: Sequence[str]) -> Sample:
     """The sample without what a screen made from it leaves out; the same where none can be made."""
-    screen = screen_of(sample, bands, quantity)
+    screen = screen_of(sample, bands)
     return sample if screen is None else _kept(sample, bands, screen)
 
 
