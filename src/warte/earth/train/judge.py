@@ -86,7 +86,8 @@ def figures(
 ) -> dict[str, Any]:
     """Scores on held-out groups, and the confusion of each group, for a card.
 
-    Pixels count for as many as they stand for. NaN, where a class has none, becomes None.
+    Pixels count for as many as they stand for. A class without any has None: that others are
+    taken for it says nothing of how often it is right.
     """
     if not len(held):
         return {"groups": 0, "pixels": 0}
@@ -116,7 +117,10 @@ def figures(
         "classes": {
             name: {
                 "groups": int((each[:, index].sum(axis=1) > 0).sum()),
-                **{what: _number(values[index]) for what, values in per_class.items()},
+                **{
+                    what: _number(values[index]) if present[index] else None
+                    for what, values in per_class.items()
+                },
             }
             for index, name in enumerate(classes)
         },
