@@ -414,6 +414,11 @@ def bad(scene: str, labels: str, tmp_path_factory: pytest.TempPathFactory) -> di
 
 BAD = [
     ("train {nocrs} --labels {labels}", "has no CRS"),
+    ("search {nocrs} --labels {labels}", "has no CRS"),
+    ("cluster {scene} {nocrs}", "nocrs has no CRS and"),
+    ("train {scene} {nocrs} --labels {labels}", "nocrs has no CRS and"),
+    ("search {scene} {nocrs} --labels {labels}", "nocrs has no CRS and"),
+    ("change {nocrs} {scene} --dates 2024-01-01,2024-02-01", "nocrs has no CRS and"),
     ("cluster {scene} {B02}", "has no band"),
     ("anomalies {B02} {B03}", "lies in another place"),
     ("anomalies {B02} {B04}", "do not lie on one grid"),
@@ -476,6 +481,33 @@ def test_bad_input_is_one_line(
     assert main(["earth", *arguments, "--out", str(tmp_path / "run"), "--quiet"]) == 2
     assert message in _error(capsys)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "cluster {nocrs} --k 3",
+        "anomalies {nocrs}",
+        "classify {nocrs} --model {model}",
+        "change {nocrs} {nocrs2} --dates 2024-01-01,2024-02-01",
+    ],
+)
+def test_a_picture_without_crs_is_used_and_said(
+    words: str,
+    model: Path,
+    bad: dict[str, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    capsys.readouterr()
+    other = tmp_path / "nocrs2.tif"
+    other.write_bytes(Path(bad["nocrs"]).read_bytes())
+    places = {**bad, "nocrs2": str(other), "model": model}
+    arguments = [word.format(**places) for word in words.split()]
+    assert main(["earth", *arguments, "--out", str(tmp_path / "run")]) == 0
+    assert "note: no CRS is given" in capsys.readouterr().err
+    notes = json.loads((tmp_path / "run/run.json").read_text(encoding="utf-8"))["notes"]
+    assert any(note.startswith("no CRS is given") for note in notes)
 
 
 CUT = [

@@ -49,6 +49,14 @@ def _numbers(*shape: int) -> np.ndarray:
 # Pictures ---------------------------------------------------------------------------------------
 
 
+def test_a_folder_of_one_scene_has_one_name(tmp_path: Path) -> None:
+    for band in ("B02", "B03"):
+        write_picture(tmp_path / f"coast/S2B_20181013_{band}.tif", _numbers(9, 9))
+    (scene,) = read_many(tmp_path / "coast")
+    assert scene.name == read(tmp_path / "coast").name == "coast"
+    assert scene.bands == ("blue", "green")
+
+
 def test_a_picture_as_another_program_reads_it(tmp_path: Path) -> None:
     numbers = _numbers(3, 70, 90)
     numbers[1, 5, 6] = 7

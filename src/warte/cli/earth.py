@@ -44,6 +44,7 @@ Preset = Literal[
 ]
 
 SHOWN_ROWS = 20  # a longer table is cut on the screen, never in the files
+SHOWN_NOTES = 5  # on the screen; the files have all
 
 SceneArgument = Annotated[
     list[str],
@@ -234,7 +235,7 @@ def cluster_scenes(
             opened = _opened(run, read_many(scenes, fill=_fill(fill), quality=quality))
             with run.step("cluster"):
                 found = cluster(opened, settings, out=run.path, pool=pool, report=report)
-            _finish(run, opened, found, settings)
+            _finish(run, opened, found, settings, quiet)
     facts = {
         "clusters": found.clusters, "pixels": found.pixels, "objective": found.objective,
         "objective per pixel": found.objective_per_pixel, "BIC": found.bic,
@@ -255,7 +256,8 @@ def find_anomalies(
         float, typer.Option(help="Share of background pixels that regions may grow from.")
     ] = 1e-2,
     false_regions: Annotated[
-        float, typer.Option(help="Regions by chance in a scene without anomalies.")
+        float,
+        typer.Option(help="Regions by chance if there are no anomalies; else their share."),
     ] = 1e-2,
     smallest_px: Annotated[int, typer.Option(help="Pixels of the smallest region.")] = 1,
     largest_px: Annotated[int, typer.Option(help="Pixels of the largest small object.")] = 60,
@@ -291,7 +293,7 @@ def find_anomalies(
         _opened(run, [chosen])
         with run.step("anomalies"):
             found = anomalies(chosen, settings, out=run.path, pool=pool, report=report)
-        _finish(run, [chosen], found, settings)
+        _finish(run, [chosen], found, settings, quiet)
     facts = {
         "regions": found.regions, "pixels in regions": found.region_px,
         "valid pixels": found.valid_px, "score from which a pixel counts": found.threshold,
@@ -354,7 +356,7 @@ def find_changes(
                 opened, settings, dates=taken, out=run.path, pool=pool,
                 report=report,
             )  # fmt: skip
-        _finish(run, opened, found, settings, found.notes)
+        _finish(run, opened, found, settings, quiet, found.notes)
     facts = {
         "method": found.method, "dates": _few(found.dates),
         "share of pixels": found.share,
@@ -396,8 +398,9 @@ def classify_scene(
         run.add_input(model)
         with run.step("classify"):
             found = classify(chosen, model, settings, out=run.path, pool=pool, report=report)
-        _finish(run, [chosen], found, settings, found.notes)
-    _print_table(out, "areas.csv", {"classified pixels": found.valid}, as_json)
+        _finish(run, [chosen], found, settings, quiet, found.notes)
+    facts = {"classified pixels": found.valid, "areas": found.interval}
+    _print_table(out, "areas.csv", facts, as_json)
 
 
 # learning ---------------------------------------------------------------------------------------
@@ -520,7 +523,10 @@ def search_settings(
             found = search_model(
                 opened, known, settings, options, out=run.path, pool=pool, report=report
             )
-        run.note(settings=options, best=found.parameters, note=found.note)
+        notes = _notes_of(opened, known.notes)
+        run.note(settings=options, best=found.parameters, note=found.note, notes=notes)
+        if not quiet:
+            _tell_notes(notes)
         write_search_report(run.path, found, seconds=run.seconds)
     facts = {
         "trials": len(found.trials), "complete": int((found.trials["state"] == "complete").sum()),
@@ -615,7 +621,7 @@ def _cluster_together(
         report = stack.enter_context(progress(quiet))
         with run.step("cluster"):
             found = cluster(scenes, settings, out=run.path, group=ranks, report=report)
-        _finish(run, scenes, found, settings)
+        _finish(run, scenes, found, settings, quiet)
         return found
 
 
@@ -667,12 +673,27 @@ def _train(
                 checkpoint_every=every, report=report, tell=None if quiet else _tell,
             )  # fmt: skip
         assert found is not None  # this is process 0
-        run.note(settings=settings, layout=layout, notes=found.notes)
+        notes = _notes_of(opened, found.notes)
+        run.note(settings=settings, layout=layout, notes=notes)
+        if not quiet:
+            _tell_notes(notes)
         write_model_report(
-            run.path, losses=found.losses, notes=found.notes, settings=settings,
-            seconds=run.seconds,
-        )  # fmt: skip
+            run.path, losses=found.losses, notes=notes, settings=settings, seconds=run.seconds
+        )
     return found
+
+
+def _notes_of(scenes: "Sequence[Scene]", notes: Sequence[str]) -> list[str]:
+    """What was found while opening scenes, and while working; each line once."""
+    return list(dict.fromkeys([*(note for one in scenes for note in one.notes), *notes]))
+
+
+def _tell_notes(notes: Sequence[str]) -> None:
+    """Notes on stderr, few of them; the page and run.json have all."""
+    for note in notes[:SHOWN_NOTES]:
+        _tell(f"note: {note}")
+    if len(notes) > SHOWN_NOTES:
+        _tell(f"note: {len(notes) - SHOWN_NOTES} more are in run.json")
 
 
 def _tell(line: str) -> None:
@@ -714,13 +735,16 @@ def _finish(
     scenes: "Sequence[Scene]",
     found: Any,
     settings: Any,
+    quiet: bool,
     notes: Sequence[str] = (),
 ) -> None:
-    """The page of a run, and what run.json says of it."""
+    """The page of a run, what run.json says of it, and what a user must not miss."""
     from warte.earth.report import write_report
 
-    warnings = list(dict.fromkeys([*(note for one in scenes for note in one.notes), *notes]))
+    warnings = _notes_of(scenes, notes)
     run.note(settings=settings, found=found, notes=warnings)
+    if not quiet:
+        _tell_notes(warnings)
     with run.step("report"):
         write_report(
             run.path, scenes, found=found, settings=settings, warnings=warnings,

@@ -147,12 +147,40 @@ class Scene:
         return [self.bands.index(band) for band in bands]
 
 
+def no_crs_notes(grid: Grid) -> tuple[str, ...]:
+    """What a user should know of a grid without CRS; nothing of others."""
+    if grid.crs is not None:
+        return ()
+    return (
+        "no CRS is given: areas are in pixels, and labels in a CRS cannot be laid on; "
+        "set it with gdal_edit.py -a_srs",
+    )
+
+
+def check_crs(scenes: Sequence[Scene]) -> None:
+    """See that all scenes have a CRS, or none of them.
+
+    Raises:
+        InputError: some have one and others have not; the message names one of each.
+    """
+    without = [scene for scene in scenes if scene.grid.crs is None]
+    others = [scene for scene in scenes if scene.grid.crs is not None]
+    if without and others:
+        one, other = without[0], others[0]
+        raise InputError(
+            f"{one.name} has no CRS and {other.name} has {other.grid.crs}; allowed are scenes "
+            f"that all have one, or none; set it with gdal_edit.py -a_srs, or leave out the "
+            f"{len(without)} without"
+        )
+
+
 def same_grid(scenes: Sequence[Scene]) -> Grid:
     """The grid that all scenes share.
 
     Raises:
         InputError: two differ in size, place or CRS; the message names both.
     """
+    check_crs(scenes)
     first = scenes[0]
     for scene in scenes[1:]:
         what = difference(first.grid, scene.grid)

@@ -6,14 +6,17 @@ from itertools import combinations, pairwise
 import numpy as np
 import pytest
 import torch
+from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
+from rasterio.crs import CRS
 from scipy import ndimage
 from scipy.stats import gamma
 
 from warte.core.data.tiles import Window, windows
+from warte.core.errors import InputError
 from warte.earth.change import season
-from warte.earth.change.align import Moved, shift_between
+from warte.earth.change.align import Moved, on_one_grid, shift_between
 from warte.earth.change.calibrate import unchanged_law
 from warte.earth.change.dates import date_in
 from warte.earth.change.kinds import guessed_bands, water_level
@@ -21,6 +24,7 @@ from warte.earth.change.radar import minimum_error
 from warte.earth.change.radiometry import ir_mad, radiometry
 from warte.earth.change.results import without_specks
 from warte.earth.change.steps import find_steps
+from warte.earth.scene import Grid, scene_of_array
 
 
 @pytest.mark.parametrize(
@@ -185,3 +189,19 @@ def test_unnamed_bands_are_guessed_only_where_they_are_clear():
     assert guessed_bands(np.array(noisy)[::-1][[1, 2, 3, 0]]) == ("blue", "green", "red", "nir")
     assert guessed_bands(rng.random((4, 5000))) is None
     assert guessed_bands(rng.random((3, 5000))) is None
+
+
+def _plain(name, rows, crs=None, transform=None):
+    grid = Grid(rows, 12, transform or Affine.identity(), crs)
+    return scene_of_array(np.ones((1, rows, 12), np.float32), grid=grid, name=name)
+
+
+def test_pictures_that_lie_nowhere_are_compared_only_where_their_sizes_agree():
+    assert len(on_one_grid([_plain("one", 12), _plain("two", 12)])) == 2
+    with pytest.raises(InputError, match=r"one and two do not lie on one grid: 12 x 12 and 10 x"):
+        on_one_grid([_plain("one", 12), _plain("two", 10)])
+
+
+def test_a_picture_with_a_crs_and_one_without_are_not_compared():
+    with pytest.raises(InputError, match=r"two has no CRS and one has EPSG:32633; allowed are"):
+        on_one_grid([_plain("one", 12, CRS.from_epsg(32633)), _plain("two", 12)])

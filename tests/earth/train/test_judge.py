@@ -1,6 +1,7 @@
 """Calibration against truths that are known."""
 
 import numpy as np
+import pytest
 from scipy.special import log_softmax, softmax
 
 from warte.earth.train.judge import HeldOut, calibrate, figures
@@ -70,3 +71,14 @@ def test_nothing_held_out_leaves_probabilities_alone() -> None:
     nothing = HeldOut(np.empty((0, 2)), *(np.empty(0, np.int32),) * 2, np.empty(0))
     assert calibrate(nothing) == (1.0, (0.0, 0.0))
     assert figures(nothing, 1.0, (0.0, 0.0), ("a", "b")) == {"groups": 0, "pixels": 0}
+
+
+def test_a_class_without_held_out_groups_keeps_its_say_and_changes_no_other() -> None:
+    rng = np.random.default_rng(5)
+    labels = rng.integers(0, 2, 2000)
+    logits = rng.normal(size=(2000, 3)) + 2 * np.eye(3)[labels]
+    two = held(logits[:, :2], labels)
+    three = held(logits, labels)
+    assert calibrate(three)[1][2] == 0.0
+    assert calibrate(three)[1][:2] == pytest.approx(calibrate(two)[1])
+    assert calibrate(three)[0] == pytest.approx(calibrate(two)[0])

@@ -11,15 +11,16 @@ from __future__ import annotations
 
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from warte.earth.anomalies.background import Report
+from warte.earth.anomalies.background import FloatArray, Report
 from warte.earth.anomalies.regions import regions_of
 from warte.earth.anomalies.score import Scorer, fit, margin
 from warte.earth.anomalies.settings import AnomalySettings, Member, Method
-from warte.earth.anomalies.texture import texture_law
+from warte.earth.anomalies.texture import Law, texture_law
 from warte.earth.scene import Scene
 from warte.earth.whole import Output, map_scenes
 from warte.earth.write import write_regions
@@ -47,17 +48,15 @@ class Found:
     """Facts of a run.
 
     methods: their names, and how much each counts. threshold: score above which a pixel belongs to
-    a region. evidence: the least sum of scores of a region, more than chance makes it in
-    independent pixels. mass: the least sum of what its scores have above the threshold, more than
-    chance makes it in a picture of the same texture. regions: how many. region_px, valid_px: pixels
-    in regions, and pixels with a score. components: principal components that were used.
-    variance: share of the variance in them.
+    a region. chance: regions that chance makes that are as odd as the least odd one of those
+    reported, 0 without any. regions: how many. region_px, valid_px: pixels in regions, and pixels
+    with a score. components: principal components that were used. variance: share of the variance
+    in them.
     """
 
     methods: dict[str, float]
     threshold: float
-    evidence: float
-    mass: float
+    chance: float
     regions: int
     region_px: int
     valid_px: int
@@ -65,12 +64,13 @@ class Found:
     variance: float
 
 
-def least_evidence(pixels: int, false_regions: float) -> float:
-    """Sum of scores that chance reaches in so few regions of a picture of independent pixels.
+def by_chance(law: Law, pixels: int, evidence: FloatArray, mass: FloatArray) -> FloatArray:
+    """How many regions as odd chance makes in a picture of so many valid pixels.
 
-    A region can begin at any pixel and have some hundred shapes of a few pixels.
+    In one of independent pixels, where a region can begin at any pixel and have some hundred shapes
+    of a few pixels, or in one of the same texture: whatever is more.
     """
-    return float(np.log10(pixels * SHAPES / false_regions))
+    return np.maximum(pixels * SHAPES * 10**-evidence, law.chance(mass, pixels))
 
 
 def anomalies(
@@ -102,18 +102,17 @@ def anomalies(
     )  # fmt: skip
     threshold = float(-np.log10(settings.false_alarms))
     law = texture_law(scene, scorer, threshold, settings.seed, pool, report)
-    pixels, asked = scorer.background.pixels, settings.false_regions
-    evidence, mass = least_evidence(pixels, asked), law.least(pixels, asked)
+    pixels = scorer.background.pixels
     frame = regions_of(
-        out / PICTURE.name, scene.grid, threshold, settings.smallest_px, evidence, mass
-    )
+        out / PICTURE.name, scene.grid, threshold, settings.smallest_px,
+        partial(by_chance, law, pixels), settings.false_regions,
+    )  # fmt: skip
     write_regions(out, frame)
     used, variances = scorer.methods.variances, scorer.background.variances
     return Found(
         methods={name: weight for name, weight in scorer.weights.items()},
         threshold=threshold,
-        evidence=evidence,
-        mass=mass,
+        chance=float(frame["chance"].max()) if len(frame) else 0.0,
         regions=len(frame),
         region_px=int(frame["pixels"].sum()),
         valid_px=pixels,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,7 +18,11 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from warte.core.data.tiles import windows
-from warte.earth.scene import Grid, pixel_area_ha
+from warte.earth.scene import BoolArray, Grid, pixel_area_ha
+
+FloatArray = npt.NDArray[np.float64]
+# From the evidence and the mass of regions to how many as odd chance makes.
+Chance = Callable[[FloatArray, FloatArray], FloatArray]
 
 TILE = 1024  # pixels of a side of what is read at once
 # Down and to the right: each pair of neighbours, edges and corners, is seen once.
@@ -25,39 +30,41 @@ NEIGHBOURS = ((0, 1), (1, -1), (1, 0), (1, 1))
 
 
 def regions_of(
-    path: Path, grid: Grid, threshold: float, smallest: int, evidence: float, mass: float
+    path: Path, grid: Grid, threshold: float, smallest: int, chance: Chance, false_regions: float
 ) -> geopandas.GeoDataFrame:
     """Pixels of a score picture above a threshold that touch, by an edge or a corner.
 
-    smallest: pixels that a region has at least. evidence: the least sum of its scores; a score is
-    -log10 of a chance, so the sum is that of the chance that as many independent pixels of the
-    background are all as high. mass: the least sum of what its scores have above the
-    threshold, see `texture`.
+    smallest: pixels that a region has at least. chance: how many regions of such an evidence and
+    mass or more chance makes in the picture, from arrays of both. The evidence is the sum of a
+    region's scores; a score is -log10 of a chance, so the sum is that of the chance that as many
+    independent pixels of the background are all as high. The mass is the sum of what they have
+    above the threshold, see `texture`. false_regions: see `reported`.
 
     Returns columns region (int64, from 1, the most evidence first), score (float64, mean), peak
-    (float64), evidence (float64), pixels (int64), area_ha (float64, NaN without a CRS), x and y
-    (float64, of the peak's centre, in the picture's coordinates), row and column (int64, of the
-    peak) and the geometry, a polygon along the edges of the pixels, or several of them where they
-    touch by a corner.
+    (float64), evidence (float64), chance (float64), pixels (int64), area_ha (float64, NaN without a
+    CRS), x and y (float64, of the peak's centre, in the picture's coordinates), row and column
+    (int64, of the peak) and the geometry, a polygon along the edges of the pixels, or several of
+    them where they touch by a corner.
     """
     rows, columns, scores = _unusual(path, grid, threshold)
     labels = _labels(rows, columns, grid.columns)
     order = np.argsort(labels, kind="stable")
     starts = np.searchsorted(labels[order], np.arange(labels.max(initial=-1) + 2))
     areas = np.full(grid.rows, np.nan) if grid.crs is None else pixel_area_ha(grid)
+    sizes = np.diff(starts)
+    evidence = np.bincount(labels, scores, len(sizes)).astype(np.float64)
+    chances = chance(evidence, evidence - threshold * sizes)
+    chances[sizes < smallest] = np.inf
+    ends = list(pairwise(starts))
     found = []
-    for low, high in pairwise(starts):
-        part = order[low:high]
-        together = scores[part].sum()
-        above = together - threshold * len(part)
-        if len(part) < smallest or together < evidence or above < mass:
-            continue
+    for number in np.flatnonzero(reported(chances, false_regions)):
+        part = order[slice(*ends[number])]
         peak = part[scores[part].argmax()]
         x, y = _place(grid.transform, columns[peak] + 0.5, rows[peak] + 0.5)
         found.append(
             {
-                "score": scores[part].mean(), "peak": scores[peak], "evidence": together,
-                "pixels": len(part),
+                "score": scores[part].mean(), "peak": scores[peak], "evidence": evidence[number],
+                "chance": chances[number], "pixels": len(part),
                 "area_ha": areas[rows[part]].sum(), "x": x, "y": y, "row": rows[peak],
                 "column": columns[peak], "geometry": _outline(rows[part], columns[part], grid),
             }
@@ -65,10 +72,22 @@ def regions_of(
     return _frame(found, grid)
 
 
+def reported(chances: FloatArray, false_regions: float) -> BoolArray:
+    """Which regions to report, given how many as odd as each chance makes in such a picture.
+
+    In a picture without anomalies chance makes no more of them than `false_regions`; where there
+    are anomalies, no larger share of what is reported is chance (Benjamini and Hochberg, Journal of
+    the Royal Statistical Society B 57 (1995) 289).
+    """
+    rising = np.sort(chances)
+    allowed = np.flatnonzero(rising <= false_regions * np.arange(1, len(rising) + 1))
+    return chances <= (rising[allowed[-1]] if len(allowed) else -np.inf)
+
+
 def _frame(found: list[dict[str, object]], grid: Grid) -> geopandas.GeoDataFrame:
     types = {
-        "score": "float64", "peak": "float64", "evidence": "float64", "pixels": "int64",
-        "area_ha": "float64",
+        "score": "float64", "peak": "float64", "evidence": "float64", "chance": "float64",
+        "pixels": "int64", "area_ha": "float64",
         "x": "float64", "y": "float64", "row": "int64", "column": "int64",
     }  # fmt: skip
     frame = geopandas.GeoDataFrame(

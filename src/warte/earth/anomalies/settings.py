@@ -21,7 +21,9 @@ class AnomalySettings:
 
     method: Method = "ensemble"  # one of the methods, or several of them together
     false_alarms: float = 1e-2  # share of background pixels above the threshold of a region's edge
-    false_regions: float = 1e-2  # regions that chance makes in a picture, at most
+    # Regions that chance makes in a picture without anomalies, at most; in others the share of what
+    # is reported.
+    false_regions: float = 1e-2
     smallest_px: int = 1  # pixels of the smallest region that is reported
     largest_px: int = 60  # pixels of the largest object that stands out as small (contrast, forest)
     components: int = 16  # principal components that the windowed methods and the forest look at

@@ -33,7 +33,7 @@ from warte.earth.scene import BoolArray, Pixels, Scene
 PIECES = 12  # that are drawn with random phases; pieces of a small scene several times
 AROUND = 64  # pixels around a piece of the sample that are drawn with it
 FEWEST = 20  # regions whose masses have a shape that can be fitted
-HEAVIEST = 0.2  # shape of the tail at most
+HEAVIEST = 0.9  # shape of the tail at most; at 1 it has no mean
 ROUGH_SIDE = 31  # side of the squares in which roughness is measured (pixels)
 SMOOTHEST = 0.1  # of the mean roughness: what is smoother counts as this
 TOUCHING = np.ones((3, 3))  # by an edge or a corner
@@ -51,12 +51,16 @@ class Law:
     scale: float
     shape: float
 
-    def least(self, pixels: int, false_regions: float) -> float:
-        """The mass that so few regions of a picture of so many valid pixels reach by chance."""
-        thinned = np.log(max(self.rate * pixels / false_regions, 1.0))
-        if self.shape < 1e-6:
-            return float(self.start + self.scale * thinned)
-        return float(self.start + self.scale * np.expm1(self.shape * thinned) / self.shape)
+    def chance(self, masses: FloatArray, pixels: int) -> FloatArray:
+        """How many regions of such a mass or more chance makes in a picture of so many pixels.
+
+        Infinite where the mass is not above the start of the law.
+        """
+        scale = max(self.scale, np.finfo(np.float64).tiny)
+        with np.errstate(over="ignore"):
+            above = np.maximum(masses - self.start, 0) / scale
+            thinned = np.log1p(self.shape * above) / self.shape if self.shape > 1e-6 else above
+        return np.where(masses > self.start, self.rate * pixels * np.exp(-thinned), np.inf)
 
 
 def texture_law(
@@ -92,17 +96,24 @@ def texture_law(
 
 
 def fit_law(masses: FloatArray, pixels: int) -> Law:
-    """The law of the larger half of masses, by their moments; pixels: in which they were found."""
+    """The law of the larger half of masses; pixels: in which they were found.
+
+    By probability-weighted moments (Hosking and Wallis, Technometrics 29 (1987) 339): the variance
+    of what is rough in some places and smooth in others says too little about its tail.
+    """
     start = float(np.median(masses)) if len(masses) else 0.0
-    beyond = masses[masses > start] - start
-    rate = (len(beyond) + 1) / pixels
-    if len(beyond) == 0:
+    beyond = np.sort(masses[masses > start]) - start
+    count = len(beyond)
+    rate = (count + 1) / pixels
+    if count == 0:
         return Law(start, rate, start, 0.0)
     mean, shape = float(beyond.mean()), 0.0
-    if len(beyond) >= FEWEST:
-        shape = min(max((1 - mean**2 / float(beyond.var(ddof=1))) / 2, 0.0), HEAVIEST)
+    if count >= FEWEST:
+        share_above = np.arange(count - 1, -1, -1) / (count - 1)
+        spacing = mean - 2 * float((beyond * share_above).mean())
+        shape = min(max(2 - mean / spacing, 0.0), HEAVIEST) if spacing > 0 else 0.0
     # Few masses say little about the scale: it may be one standard error larger.
-    scale = mean * (1 - shape) * (1 + 1 / math.sqrt(len(beyond)))
+    scale = mean * (1 - shape) * (1 + 1 / math.sqrt(count))
     return Law(start, rate, scale, shape)
 
 

@@ -12,7 +12,15 @@ from affine import Affine
 
 from warte.core.data.tiles import Window
 from warte.core.errors import InputError
-from warte.earth.scene import BoolArray, Float32Array, Grid, Reader, Scene, same_grid
+from warte.earth.scene import (
+    BoolArray,
+    Float32Array,
+    Grid,
+    Reader,
+    Scene,
+    check_crs,
+    same_grid,
+)
 
 FloatArray = npt.NDArray[np.float64]
 STILL = 0.05  # shifts smaller than this are left as they are (pixels)
@@ -109,9 +117,13 @@ def on_one_grid(scenes: Sequence[Scene]) -> list[Scene]:
     Grids of one CRS and pixel size may start at different places, by parts of a pixel too.
 
     Raises:
-        InputError: CRS or pixel sizes differ, or there is no part that all cover.
+        InputError: CRS or pixel sizes differ, or there is no part that all cover; or nothing says
+            where the scenes lie, and they differ in size.
     """
+    check_crs(scenes)
     first = scenes[0].grid
+    if _lies_nowhere(first):
+        same_grid(scenes)
     offsets = [_offset(first, scene.grid) for scene in scenes]
     if any(offset is None for offset in offsets):
         same_grid(scenes)
@@ -146,6 +158,11 @@ def moved_to(transform: Affine, row: int, column: int) -> Affine:
 
 def _whole(value: float) -> float:
     return float(round(value)) if abs(value - round(value)) < 1e-6 else value
+
+
+def _lies_nowhere(grid: Grid) -> bool:
+    """Whether the grid is plain rows and columns, with no place of its own."""
+    return grid.crs is None and grid.transform == Affine.identity()
 
 
 def _offset(first: Grid, other: Grid) -> tuple[float, float] | None:

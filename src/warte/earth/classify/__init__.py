@@ -27,6 +27,7 @@ CLASSES = "classes.tif"
 PROBABILITIES = "probabilities.tif"
 AREAS = "areas.csv"
 NOTHING = 255  # value of pixels that are not classified
+SHOWN = 3  # names of scenes in a sentence
 
 Float64Array = npt.NDArray[np.float64]
 Report = Callable[[str, int, int | None], None]
@@ -193,8 +194,9 @@ def _areas(
     if per_row is None:
         table = pd.DataFrame({"class": card.classes, "pixels": pixels})
     else:
-        table = areas(card.classes, pixels, hectares, _confusion(scene, card))
-        interval = table.attrs["interval"]
+        confusion = _confusion(scene, card)
+        table = areas(card.classes, pixels, hectares, confusion)
+        interval = table.attrs["interval"] if confusion is not None else _unjudged(scene, card)
     table.to_csv(out / AREAS, index=False)
     return Classified(
         classes=card.classes,
@@ -206,6 +208,17 @@ def _areas(
         shadow=facts.shadow,
         notes=notes,
     )
+
+
+def _unjudged(scene: Scene, card: Card) -> str:
+    """Why the errors of this map are not known."""
+    names = [str(name) for name in card.data.get("scenes", ())]
+    if scene.name in names:
+        why = f"no labels of {scene.name} could be held out"
+    else:
+        more = ", ..." if len(names) > SHOWN else ""
+        why = f"the model held out labels of {', '.join(names[:SHOWN])}{more}, not of {scene.name}"
+    return f"no interval: mapped_ha is counted from the map alone, because {why}"
 
 
 def _confusion(scene: Scene, card: Card) -> Float64Array | None:

@@ -30,7 +30,7 @@ from warte.earth.cluster.write import (
     write_centres,
     write_pictures,
 )
-from warte.earth.scene import Scene
+from warte.earth.scene import Scene, check_crs
 from warte.earth.whole import Report
 
 CACHE = 32_000_000  # bytes of blocks of files that GDAL may keep in memory
@@ -93,7 +93,7 @@ def cluster(
     several scenes NAME_clusters.tif each; and centres.csv.
 
     Args:
-        scenes: with the same bands; each on its own grid.
+        scenes: with the same bands; each on its own grid, all with a CRS or none.
         settings: how.
         out: an empty folder; that of the first process holds. It also takes the scratch files.
         pool: from `warte.core.execute.executor`, for writing the pictures; None works here, or in
@@ -103,10 +103,11 @@ def cluster(
         report: called with (step, done, total); steps: learn, read, starts, passes, windows.
 
     Raises:
-        InputError: no valid pixel, fewer distinct ones than clusters, a scene without a band, or a
-            file that cannot be read; in all processes.
+        InputError: no valid pixel, fewer distinct ones than clusters, a scene without a band or
+            alone without a CRS, or a file that cannot be read; in all processes.
     """
     ranks = group or Alone()
+    together(ranks, lambda: check_crs(scenes))
     bands = together(ranks, lambda: common_bands(scenes, settings.bands))
     names = together(ranks, lambda: picture_names(scenes))
     with ExitStack() as stack:

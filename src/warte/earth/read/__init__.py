@@ -122,6 +122,8 @@ def _groups(place: str) -> list[str | tuple[str, ...]]:
             stem = inside.stem
             named = band_name(stem, sensor_of(stem)) is not None
             bands.setdefault(without_band(stem) if named else stem, []).append(str(inside))
+    if len(bands) == 1 and not scenes and len(next(iter(bands.values()))) > 1:
+        return [place]  # one scene, named as `read` names it
     groups = [tuple(files) if len(files) > 1 else files[0] for files in bands.values()]
     if not groups and not scenes:
         raise InputError(f"{path} holds no scene: no product, no picture ({', '.join(PICTURES)})")

@@ -29,7 +29,15 @@ from rasterio.warp import transform_bounds
 from warte.core.data.tiles import Window
 from warte.core.errors import InputError, SettingsError
 from warte.earth.read.fill import Fill, find_fill
-from warte.earth.scene import BoolArray, Float32Array, Grid, Quantity, Scene, difference
+from warte.earth.scene import (
+    BoolArray,
+    Float32Array,
+    Grid,
+    Quantity,
+    Scene,
+    difference,
+    no_crs_notes,
+)
 
 FillChoice = Literal["auto", "none"] | float
 
@@ -296,7 +304,7 @@ def stack(
     wanted = [number for number, (name, _) in enumerate(bands) if chosen is None or name in chosen]
     finest = min(wanted, key=lambda i: abs(grids[i].transform.determinant))
     target = grid or grids[finest]
-    notes = list(facts.notes)
+    notes = [*facts.notes, *no_crs_notes(target)]
     laid = []
     for number, ((name, band), own) in enumerate(zip(bands, grids, strict=True)):
         if not difference(own, target):

@@ -16,7 +16,7 @@ from affine import Affine
 from warte.core.data.tiles import Window
 from warte.core.errors import InputError
 from warte.earth.read.files import DAMAGE, told
-from warte.earth.scene import BoolArray, Float32Array, Grid, Scene
+from warte.earth.scene import BoolArray, Float32Array, Grid, Scene, no_crs_notes
 
 MAX_VALUES = 500_000_000  # numbers of a cube; it is held whole
 MAX_BANDS = 100_000
@@ -68,7 +68,9 @@ def read_mat(path: Path, *, bands: Sequence[str] | None) -> Scene:
         raise InputError(f"{path} has no band {missing[0]}; it has band_1 to band_{count}")
     reader = Cube(str(path), name, tuple(names[band] for band in chosen))
     grid = Grid(rows, columns, Affine.identity(), None)
-    return Scene(path.stem, grid, tuple(chosen), reader, paths=(str(path),))
+    return Scene(
+        path.stem, grid, tuple(chosen), reader, paths=(str(path),), notes=no_crs_notes(grid)
+    )
 
 
 def _is_hdf(path: Path) -> bool:

@@ -21,7 +21,7 @@ from warte.core.data.tiles import Window
 from warte.core.errors import InputError
 from warte.earth.read.files import DAMAGE, MAX_BLOCK, told
 from warte.earth.read.names import band_name, sensor_of, time_of_iso
-from warte.earth.scene import BANDS, BoolArray, Float32Array, Grid, Scene
+from warte.earth.scene import BANDS, BoolArray, Float32Array, Grid, Scene, no_crs_notes
 
 ACROSS = ("x", "lon", "longitude", "columns", "X")
 DOWN = ("y", "lat", "latitude", "rows", "Y")
@@ -163,8 +163,8 @@ def _grid(
         transform = Affine(*attributes["spatial:transform"][:6])
     else:
         transform = Affine.identity()
-    notes = () if crs is not None else ("no CRS is given",)
-    return Grid(rows, columns, transform, crs), notes
+    grid = Grid(rows, columns, transform, crs)
+    return grid, no_crs_notes(grid)
 
 
 def _even(variable: str, centres: npt.NDArray[Any]) -> tuple[float, float]:

@@ -56,7 +56,7 @@ def write_report(
     sections = [
         *content.warnings_section(warnings),
         *[_map_section(at, scene, layers, lines) for at, (scene, layers, lines) in enumerate(maps)],
-        *_tables(folder, scenes, regions),
+        *_tables(folder, scenes, regions, str(getattr(found, "interval", ""))),
         content.run_section(folder, found, settings, seconds or {}),
     ]
     finding = _finding(folder, scenes, regions)
@@ -116,8 +116,12 @@ def _map_section(
 
 
 def _tables(
-    folder: Path, scenes: Sequence[Scene], regions: geopandas.GeoDataFrame | None
+    folder: Path,
+    scenes: Sequence[Scene],
+    regions: geopandas.GeoDataFrame | None,
+    interval: str,
 ) -> list[Section]:
+    """The tables of a folder; interval: what those of areas are, or why there are none."""
     sections = []
     pictures = sorted(folder.glob("*clusters.tif"))
     if (folder / "centres.csv").is_file() and pictures:
@@ -127,7 +131,7 @@ def _tables(
     if (folder / "areas.csv").is_file():
         areas = pd.read_csv(folder / "areas.csv")
         known = classes_of(folder / "classes.tif")
-        sections.append(content.classes_section(areas, known, "Area of each class"))
+        sections.append(content.classes_section(areas, known, "Area of each class", interval))
     if (folder / "change.csv").is_file():
         table = content.table_of(pd.read_csv(folder / "change.csv"))
         sections.append(Section("What changed", "changes", [table]))

@@ -71,10 +71,13 @@ def table_of(
     return Table([str(name) for name in frame.columns], rows, numeric)
 
 
-def classes_section(frame: pd.DataFrame, known: Classes, title: str) -> Section:
-    """Pixels and areas of classes."""
+def classes_section(frame: pd.DataFrame, known: Classes, title: str, interval: str = "") -> Section:
+    """Pixels and areas of classes; interval: what that of the areas is, or why there is none."""
     by_name = {name: known.css(value) for value, name in known.names.items()}
-    return Section(title, "classes", [table_of(frame, colour=by_name)])
+    table = table_of(frame.dropna(axis=1, how="all"), colour=by_name)
+    said = f"Interval of the areas: {interval}."
+    words = [Text(said.replace(": no interval: ", ": none: "))] if interval else []
+    return Section(title, "classes", [table, *words])
 
 
 def centres_section(frame: pd.DataFrame, known: Classes, bands: Sequence[str]) -> Section:

@@ -57,26 +57,28 @@ def calibrate(held: HeldOut) -> tuple[float, tuple[float, ...]]:
     """Temperature and an offset per class that make probabilities right on held-out groups.
 
     Alexandari et al. 2020, ICML ("bias-corrected temperature scaling"): the offsets also mend
-    what class weights did to the probabilities.
+    what class weights did to the probabilities. Of a class that no held-out group has nothing is
+    known: it gets the mean offset, 0, and no say in the others.
     """
-    classes = held.logits.shape[1]
+    offsets = np.zeros(held.logits.shape[1])
     if not len(held):
-        return 1.0, (0.0,) * classes
+        return 1.0, tuple(offsets.tolist())
     share = held.weights / held.weights.sum()
-    truth = np.eye(classes)[held.labels]
+    there, label = np.unique(held.labels, return_inverse=True)
+    logits, truth = held.logits[:, there], np.eye(len(there))[label]
 
     def loss(x: Float64Array) -> tuple[float, Float64Array]:
-        sharp, offsets = np.exp(x[0]), x[1:]
-        logs = log_softmax(held.logits * sharp + offsets, axis=1)
+        sharp, moved = np.exp(x[0]), x[1:]
+        logs = log_softmax(logits * sharp + moved, axis=1)
         away = (np.exp(logs) - truth) * share[:, None]
-        slope = np.append((away * held.logits).sum() * sharp, away.sum(axis=0) + HOLD * offsets)
-        value = -(share @ logs[np.arange(len(held)), held.labels]) + HOLD / 2 * offsets @ offsets
+        slope = np.append((away * logits).sum() * sharp, away.sum(axis=0) + HOLD * moved)
+        value = -(share @ logs[np.arange(len(held)), label]) + HOLD / 2 * moved @ moved
         return float(value), slope
 
-    bounds = [(np.log(0.05), np.log(20.0)), *[(-10.0, 10.0)] * classes]
-    found = minimize(loss, np.zeros(classes + 1), jac=True, method="L-BFGS-B", bounds=bounds).x
-    offsets = found[1:] - found[1:].mean()
-    return float(np.exp(-found[0])), tuple(float(value) for value in offsets)
+    bounds = [(np.log(0.05), np.log(20.0)), *[(-10.0, 10.0)] * len(there)]
+    found = minimize(loss, np.zeros(len(there) + 1), jac=True, method="L-BFGS-B", bounds=bounds).x
+    offsets[there] = found[1:] - found[1:].mean()
+    return float(np.exp(-found[0])), tuple(offsets.tolist())
 
 
 def figures(
@@ -84,7 +86,8 @@ def figures(
 ) -> dict[str, Any]:
     """Scores on held-out groups, and the confusion of each group, for a card.
 
-    Pixels count for as many as they stand for. NaN, where a class has none, becomes None.
+    Pixels count for as many as they stand for. A class without any has None: that others are
+    taken for it says nothing of how often it is right.
     """
     if not len(held):
         return {"groups": 0, "pixels": 0}
@@ -114,7 +117,10 @@ def figures(
         "classes": {
             name: {
                 "groups": int((each[:, index].sum(axis=1) > 0).sum()),
-                **{what: _number(values[index]) for what, values in per_class.items()},
+                **{
+                    what: _number(values[index]) if present[index] else None
+                    for what, values in per_class.items()
+                },
             }
             for index, name in enumerate(classes)
         },

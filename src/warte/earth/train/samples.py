@@ -11,7 +11,7 @@ import numpy.typing as npt
 from warte.core.data.tiles import Window, windows
 from warte.core.errors import InputError
 from warte.earth.labels import Labels, placed, rasterise
-from warte.earth.scene import Float32Array, Grid, Scene
+from warte.earth.scene import Float32Array, Grid, Scene, check_crs
 
 IntArray = npt.NDArray[np.int32]
 MOST_CLASSES = 254  # that fit into a picture of 8 bits beside no-data
@@ -60,12 +60,14 @@ class LabelsOf:
     """The labels of each scene, on its grid.
 
     Raises:
-        InputError: fewer than two classes or too many, or labels do not fit the scene.
+        InputError: fewer than two classes or too many, labels do not fit the scene, or some scenes
+            have a CRS and others none.
     """
 
     def __init__(
         self, scenes: Sequence[Scene], labels: Labels | Sequence[Labels | Marks], block: int
     ) -> None:
+        check_crs(scenes)
         each = [labels] * len(scenes) if isinstance(labels, Labels) else list(labels)
         if len(each) != len(scenes):
             raise InputError(
