@@ -58,21 +58,24 @@ def calibrate(held: HeldOut) -> tuple[float, tuple[float, ...]]:
 
     Alexandari et al. 2020, ICML ("bias-corrected temperature scaling"): the offsets also mend
     what class weights did to the probabilities. Of a class that no held-out group has nothing is
-    known: it gets the mean offset, 0, and no say in the others.
+    known: it keeps the mean offset, 0, though other classes may be taken for it.
     """
     offsets = np.zeros(held.logits.shape[1])
     if not len(held):
         return 1.0, tuple(offsets.tolist())
     share = held.weights / held.weights.sum()
-    there, label = np.unique(held.labels, return_inverse=True)
-    logits, truth = held.logits[:, there], np.eye(len(there))[label]
+    truth = np.eye(len(offsets))[held.labels]
+    there = np.unique(held.labels)
 
     def loss(x: Float64Array) -> tuple[float, Float64Array]:
-        sharp, moved = np.exp(x[0]), x[1:]
-        logs = log_softmax(logits * sharp + moved, axis=1)
+        sharp, moved = np.exp(x[0]), x[1:] - x[1:].mean()
+        added = np.zeros(len(offsets))
+        added[there] = moved
+        logs = log_softmax(held.logits * sharp + added, axis=1)
         away = (np.exp(logs) - truth) * share[:, None]
-        slope = np.append((away * logits).sum() * sharp, away.sum(axis=0) + HOLD * moved)
-        value = -(share @ logs[np.arange(len(held)), label]) + HOLD / 2 * moved @ moved
+        each = away.sum(axis=0)[there]
+        slope = np.append((away * held.logits).sum() * sharp, each - each.mean() + HOLD * moved)
+        value = -(share @ logs[np.arange(len(held)), held.labels]) + HOLD / 2 * moved @ moved
         return float(value), slope
 
     bounds = [(np.log(0.05), np.log(20.0)), *[(-10.0, 10.0)] * len(there)]
