@@ -24,6 +24,7 @@ from warte.sky.find.stack import (
     robust_spread,
     search,
     strips,
+    thread_count,
     z_order,
 )
 from warte.sky.find.velocity import (
@@ -400,6 +401,15 @@ def test_noise_alone_makes_few_candidates() -> None:
     # some 1.8e6 sums: 4.4 sigma and more is reached by one in 2e5, and neighbours go together
     assert len(found) < 400
     assert len(found) == 0 or found.score.max() < 6.5
+
+
+def test_many_threads_are_not_given_more_memory_than_there_is() -> None:
+    small = Frames(torch.zeros(16, 40, 50), trail=True, blur=BLUR, fastest=80)
+    assert thread_count(small, 16) == 16
+    large = Frames(torch.zeros(64, 540, 960), trail=True, blur=BLUR, fastest=80)
+    assert thread_count(large, 16) == 3
+    points = Frames(torch.zeros(64, 540, 960), trail=False, blur=BLUR, fastest=80)
+    assert thread_count(points, 16) == 16
 
 
 def test_threads_find_the_same() -> None:

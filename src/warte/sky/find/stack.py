@@ -24,6 +24,7 @@ from torch import Tensor
 from warte.sky.find.velocity import (
     HALVED_LEVEL,
     SIDE,
+    TRAILS_KEPT,
     Frames,
     Patch,
     VelocityTree,
@@ -34,6 +35,7 @@ from warte.sky.find.velocity import (
 TILE = 8  # velocities are harvested in tiles of TILE x TILE
 STRIP_CELLS = 80_000  # cells of a strip whose sums are made at a time: they stay in the cache
 CHUNK = 4096  # paths that are followed at once
+ALL_TRAILS_BYTES = 500_000_000  # memory of the trailed frames of all threads, where one needs less
 
 
 @dataclass(frozen=True)
@@ -433,9 +435,18 @@ def search(cells: Tensor, tiers: list[Tier], *, blur: float, known: int = 0) -> 
         seen = cells.transpose(1, 2).contiguous() if across else cells
         fastest = max(tier.fastest for tier in mine)
         frames = Frames(seen, trail=trail, blur=blur, fastest=fastest, wide=wide)
-        for tier, some in zip(mine, _harvests(frames, mine, known, threads), strict=True):
+        hands = thread_count(frames, threads)
+        for tier, some in zip(mine, _harvests(frames, mine, known, hands), strict=True):
             found[tier] = exchanged(some) if across else some
     return [found[tier] for tier in tiers]
+
+
+def thread_count(frames: Frames, threads: int) -> int:
+    """So many of ``threads`` that each has memory for the trailed frames that a patch needs."""
+    if frames.fine is None:
+        return threads
+    least = (TRAILS_KEPT[0] + 2 * (frames.stretch - 1)) * frames.count * frames.line
+    return max(1, min(threads, ALL_TRAILS_BYTES // least))
 
 
 def _harvests(frames: Frames, tiers: list[Tier], known: int, threads: int) -> list[Candidates]:
