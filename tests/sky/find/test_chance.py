@@ -134,8 +134,11 @@ def test_few_copies_tell_nothing() -> None:
     few = [chance(rng.standard_normal(60), same=2.0) for _ in range(200)]
     assert np.mean([one.scatter > 1.05 for one in few]) < 0.1
     assert np.mean([one.tail > 1.1 for one in few]) < 0.15
-    many = [chance(1.6 * rng.standard_normal(240)) for _ in range(200)]
+    many = [chance(1.6 * rng.standard_normal(240), same=1.0) for _ in range(200)]
     assert 1.4 < np.mean([one.scatter for one in many]) < 1.6
+    # in noise that is not white they count as they were seen
+    seen = [chance(1.6 * rng.standard_normal(240)) for _ in range(200)]
+    assert 1.57 < np.mean([one.scatter for one in seen]) < 1.63
     told = chance(3.0 + 2.0 * np.random.default_rng(6).standard_normal(4000))
     assert told.middle == pytest.approx(3.0, abs=0.2)
     assert told.scatter * told.tail == pytest.approx(2.0, rel=0.1)

@@ -48,11 +48,13 @@ def chances_of(matched: MatchedFrames, fit: Fit) -> tuple[Chance, ...]:
     """What chance makes of a path like ``fit``: elsewhere, and at its own places at other times."""
     if len(fit.frame) < 2:
         return (WHITE_NOISE,)
+    if not matched.is_white:
+        return (chance(elsewhere(matched, fit)), chance(at_other_times(matched, fit)))
     # a slow path's places see nearly the same light one frame later
     way = np.hypot(fit.x[-1] - fit.x[0], fit.y[-1] - fit.y[0])
     speed = float(way / (fit.frame[-1] - fit.frame[0]))
     same = max(1.0, 2 * np.sqrt(2) * matched.sigma / max(speed, 1e-3))
-    return (chance(elsewhere(matched, fit)), chance(at_other_times(matched, fit), same))
+    return (chance(elsewhere(matched, fit), 1.0), chance(at_other_times(matched, fit), same))
 
 
 def stand_out(chances: tuple[Chance, ...], score: float) -> float:
@@ -135,18 +137,18 @@ def _apart(shift: np.ndarray, way: np.ndarray) -> np.ndarray:
     return np.asarray(np.hypot(across, np.maximum(np.abs(along) - length, 0.0)))
 
 
-def chance(scores: np.ndarray, same: float = 1.0) -> Chance:
+def chance(scores: np.ndarray, same: float | None = None) -> Chance:
     """What ``scores`` say of chance; never that it makes less than white noise would.
 
-    So many of them as ``same`` tell the same. Scatter and tail count as they are at least, one
-    sigma of their own below what was seen: half the spread between two quantiles of n Gaussian
-    values is known to 1 / sqrt(n), and an accident of the copies must not hide a mover.
+    ``same``: in white noise, how many of them tell the same. Scatter and tail then count as they
+    are at least, one standard error below what was seen: half the spread between two quantiles of
+    n Gaussian values is known to 1 / sqrt(n), and an accident of the copies must not hide a mover.
+    A codec leaves more than copies show, and there they count as they were seen.
     """
-    number = len(scores) / same
     if len(scores) < FEWEST:
         return WHITE_NOISE
     low, dark, mid, bright, high = np.quantile(scores, [0.02, 0.1587, 0.5, 0.8413, 0.98])
-    surely = 1 - 1 / np.sqrt(max(number, 4.0))
+    surely = 1.0 if same is None else 1 - 1 / np.sqrt(max(len(scores) / same, 4.0))
     spread = float(bright - dark) / 2
     scatter = max(spread * surely, 1.0)
     tail = max(1.0, float(high - low) / (2 * 2.054 * max(spread, 1.0)) * surely)
