@@ -198,7 +198,10 @@ def test_bad_scenes_are_told_in_one_line(tmp_path: Path) -> None:
     assert "no pixel is valid" in said([_plain(np.full((9, 9), np.inf))], features="learned")
     assert "no scene" in said([])
     other = _plain(np.ones((9, 9)), ["green"])
-    assert "has no band blue" in said([_scene(), other])
+    assert "array has no CRS and field has EPSG:32633" in said([_scene(), other])
+    grid = _scene().grid
+    placed = scene_of_array(np.ones((1, grid.rows, grid.columns)), ["green"], grid)
+    assert "has no band blue" in said([_scene(), placed])
     assert "has no band swir" in said([_scene()], bands=("swir",))
     assert "two scenes are called field" in said([_scene(), _scene()])
     assert "lower --smallest" in said([_plain(two)], method="hdbscan")
