@@ -525,8 +525,7 @@ def search_settings(
             )
         notes = _notes_of(opened, known.notes)
         run.note(settings=options, best=found.parameters, note=found.note, notes=notes)
-        if not quiet:
-            _tell_notes(notes)
+        _tell_notes(notes, quiet)
         write_search_report(run.path, found, seconds=run.seconds)
     facts = {
         "trials": len(found.trials), "complete": int((found.trials["state"] == "complete").sum()),
@@ -675,8 +674,7 @@ def _train(
         assert found is not None  # this is process 0
         notes = _notes_of(opened, found.notes)
         run.note(settings=settings, layout=layout, notes=notes)
-        if not quiet:
-            _tell_notes(notes)
+        _tell_notes(notes, quiet)
         write_model_report(
             run.path, losses=found.losses, notes=notes, settings=settings, seconds=run.seconds
         )
@@ -688,8 +686,10 @@ def _notes_of(scenes: "Sequence[Scene]", notes: Sequence[str]) -> list[str]:
     return list(dict.fromkeys([*(note for one in scenes for note in one.notes), *notes]))
 
 
-def _tell_notes(notes: Sequence[str]) -> None:
-    """Notes on stderr, few of them; the page and run.json have all."""
+def _tell_notes(notes: Sequence[str], quiet: bool) -> None:
+    """Notes on stderr, few of them and none where ``quiet``; the page and run.json have all."""
+    if quiet:
+        return
     for note in notes[:SHOWN_NOTES]:
         _tell(f"note: {note}")
     if len(notes) > SHOWN_NOTES:
@@ -743,8 +743,7 @@ def _finish(
 
     warnings = _notes_of(scenes, notes)
     run.note(settings=settings, found=found, notes=warnings)
-    if not quiet:
-        _tell_notes(warnings)
+    _tell_notes(warnings, quiet)
     with run.step("report"):
         write_report(
             run.path, scenes, found=found, settings=settings, warnings=warnings,

@@ -174,13 +174,13 @@ def test_classes(model: Path, tmp_path: Path) -> None:
     page = _page(tmp_path, [scene], classify(scene, model, ClassifySettings(tile=32), out=tmp_path))
     assert _legends(page) == [list(NAMES)]
     assert "corn &lt;i&gt; 50 %" in page and "corn <i>" not in page.split("<script")[0]
-    assert "Interval of the areas: 95%, stratified estimate" in page
+    assert "Areas: 95%, stratified estimate" in page
 
 
 def test_areas_without_labels_say_why_they_have_no_interval(model: Path, tmp_path: Path) -> None:
     scene, _ = _scene("elsewhere")
     page = _page(tmp_path, [scene], classify(scene, model, ClassifySettings(tile=32), out=tmp_path))
-    assert "Interval of the areas: none: mapped_ha is counted from the map alone" in page
+    assert "Areas: no interval: mapped_ha is counted from the map alone" in page
     assert "not of elsewhere" in page and "low_ha" not in page
 
 

@@ -15,6 +15,7 @@ from warte.sky.find.stack import (
     Hits,
     Region,
     Tier,
+    block_starts,
     follow,
     hits,
     join,
@@ -102,9 +103,9 @@ def position(level: int, index: int) -> list[int]:
     return first + [p + high for p in position(level - 1, high)]
 
 
-def sums(tree: VelocityTree, level: int, iy: int, ix: int, block: int, rows: tuple[int, int]):
+def sums(tree: VelocityTree, level: int, iy: int, ix: int, start: int, rows: tuple[int, int]):
     """The sums at one velocity through ``rows``, (rows, W)."""
-    lower = tree.halves(level, iy // SIDE * SIDE, ix // SIDE * SIDE, block, rows)
+    lower = tree.halves(level, iy // SIDE * SIDE, ix // SIDE * SIDE, start, rows)
     out = torch.empty((1, 1, 1, lower.size), dtype=torch.int8)
     lower.add(iy, ix, 0, out)
     return out.view(rows[1] - rows[0], -1).numpy()
@@ -124,14 +125,14 @@ def test_tree_sums_every_path(level: int, iy: int, ix: int, rows: tuple[int, int
     ys, xs = position(level, iy), position(level, ix)
     seen = slice(max(0, -min(xs)), 70 - max(0, *xs))  # beyond, rows run into each other
     half = 2 ** (level - 1)
-    for block in range(64 // 2**level):
+    for start in (0, 7, 64 - 2**level):
         halves = []
         for part in (range(half), range(half, 2 * half)):
-            moved = [np.roll(steps[block * 2**level + k], (-ys[k], -xs[k]), (0, 1)) for k in part]
+            moved = [np.roll(steps[start + k], (-ys[k], -xs[k]), (0, 1)) for k in part]
             halves.append(sum(moved)[40 + rows[0] : 40 + rows[1], 40:-40])
         if level == 5:  # halved, one down, one up
             halves = [halves[0] >> 1, (halves[1] + 1) >> 1]
-        got = sums(tree, level, iy, ix, block, rows)
+        got = sums(tree, level, iy, ix, start, rows)
         np.testing.assert_array_equal(got[:, seen], (halves[0] + halves[1])[:, seen])
 
 
@@ -155,20 +156,20 @@ def region_of(tier: Tier, y0: int, x0: int) -> Region:
 def test_the_best_velocity_of_a_tile_is_kept(tier: Tier) -> None:
     """A quarter of the sums is made; all of them, one by one, have the same maximum."""
     cells = torch.from_numpy(noise(64, (50, 70), 12))
-    shape = {"trail": tier.trail, "blur": BLUR, "fastest": tier.fastest, "wide": tier.wide}
-    frames = Frames(cells, **shape)
+    shape = {"blur": BLUR, "fastest": tier.fastest, "stretch": tier.stretch}
+    frames = Frames(cells, trail=tier.trail, **shape)
     limit = 2.5 * level_sigma(tier.level)
     region = regions(tier)[0]
     rows = (5, 45)
-    got = judge(VelocityTree(frames), tier, region, 1, rows, limit)
-    assert len(got) > 20
+    got = judge(VelocityTree(frames), tier, region, 16, rows, limit)
+    assert len(got.y) > 20
     single = VelocityTree(frames)
     for corner, held in zip(region.tiles.tolist(), region.held, strict=True):
         every = np.full((TILE, TILE, 40, frames.width), -999)
         for jy, jx in np.argwhere(held):
             iy, ix = corner[0] + jy, corner[1] + jx
-            every[jy, jx] = sums(single, tier.level, iy, ix, 1, rows)
-        at = got.index.numpy() - corner
+            every[jy, jx] = sums(single, tier.level, iy, ix, 16, rows)
+        at = got.velocity.numpy() - corner
         here = ((at >= 0) & (at < TILE)).all(1)
         y, x = got.y.numpy()[here] - 5, got.x.numpy()[here]
         jy, jx = at[here].T
@@ -184,7 +185,7 @@ def test_partners_are_followed_along_straight_lines() -> None:
     region = region_of(POINTS_16, 0, 0)
     index = torch.tensor([[3, 5], [8, 2], [6, 0]])
     y, x = torch.tensor([20, 25, 30]), torch.tensor([20, 30, 40])
-    hit = Hits(torch.tensor([1, 2, 0]), y, x, index, torch.zeros(3))
+    hit = Hits(torch.tensor([16, 32, 0]), y, x, index, torch.zeros(3))
     mate = index[:, None] + torch.tensor([[0, 0], [1, -1]])
     row = (mate[..., 0] + 1) * (SIDE + 2) + mate[..., 1] + 1
     way = path_table(frames, region, 4)[row]
@@ -193,8 +194,8 @@ def test_partners_are_followed_along_straight_lines() -> None:
     for sign in (1, -1):
         value, which = follow(VelocityTree(frames), POINTS_16, hit, sign, mate, way)
         for n in range(3):
-            block = int(hit.block[n]) + sign
-            if block < 0:
+            start = int(hit.start[n]) + 16 * sign
+            if start < 0:
                 assert value[n] == 0
                 continue
             each = []
@@ -206,7 +207,7 @@ def test_partners_are_followed_along_straight_lines() -> None:
                     px = int(x[n]) + sign * (int(index[n, 1]) + mx)
                     py += round(my * part + np.mean(position(4, my)))
                     px += round(mx * part + np.mean(position(4, mx)))
-                    total += steps[block * 16 + t, py + 40, px + 40]
+                    total += steps[start + t, py + 40, px + 40]
                 each.append(total)
             assert value[n] == max(each) and each[which[n]] == max(each)
 
@@ -285,8 +286,8 @@ def test_noise_of_the_sums(level: int) -> None:
     """Sums have the noise that they are said to have, but for the clipping and the rounding."""
     cells = torch.from_numpy(noise(64, (60, 80), 4))
     tree = VelocityTree(Frames(cells, trail=False, blur=BLUR, fastest=16))
-    blocks = range(64 // 2**level)
-    got = np.stack([sums(tree, level, 3, 5, block, (10, 50))[:, 10:-10] for block in blocks])
+    starts = range(0, 64, 2**level)
+    got = np.stack([sums(tree, level, 3, 5, start, (10, 50))[:, 10:-10] for start in starts])
     assert float(got.std()) == pytest.approx(level_sigma(level), rel=0.06)
     if level >= 4:  # where it is used; sums of few frames take too few values
         spread = robust_spread(torch.from_numpy(got))
@@ -421,6 +422,17 @@ def test_threads_find_the_same() -> None:
     assert len(one) and len(one) == len(three)
     order = [np.lexsort((c.vx, c.vy, c.x, c.y, c.t)) for c in (one, three)]
     np.testing.assert_array_equal(one.take(order[0]).score, three.take(order[1]).score)
+
+
+def test_blocks_lie_side_by_side_and_reach_the_end() -> None:
+    assert block_starts(96, 32) == [0, 32, 64]
+    assert block_starts(80, 32) == [0, 32, 48]
+    assert block_starts(16, 16) == [0] and block_starts(15, 16) == []
+    # a mover that is there in the last frames only, which fill no block of their own
+    cells = noise(48, (60, 80), 15)
+    plant(cells[24:], 40.0, 30.0, 0.3, 0.25, 2.2)
+    found = join(search(torch.from_numpy(cells), [POINTS_32], blur=BLUR))
+    assert near(found, 35.5, 40.0, 30.0, 0.3, 0.25).any()
 
 
 def test_one_block_and_none() -> None:

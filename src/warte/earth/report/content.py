@@ -72,11 +72,10 @@ def table_of(
 
 
 def classes_section(frame: pd.DataFrame, known: Classes, title: str, interval: str = "") -> Section:
-    """Pixels and areas of classes; interval: what that of the areas is, or why there is none."""
+    """Pixels and areas of classes; interval: what the areas' is, or why they have none."""
     by_name = {name: known.css(value) for value, name in known.names.items()}
     table = table_of(frame.dropna(axis=1, how="all"), colour=by_name)
-    said = f"Interval of the areas: {interval}."
-    words = [Text(said.replace(": no interval: ", ": none: "))] if interval else []
+    words = [Text(f"Areas: {interval}.")] if interval else []
     return Section(title, "classes", [table, *words])
 
 

@@ -64,9 +64,8 @@ def tiers(settings: FaintSettings, cell: int, count: int) -> list[Tier]:
             speeds = (max(slow, trail), high)
             out.append(Tier(4, *speeds, *limits, trail=True, keep=s.keep_trail, long=long))
             if high > long:
-                for across in (False, True):
-                    wide = Tier(4, *speeds, *limits, trail=True, keep=s.keep_trail, long=long)
-                    out.append(replace(wide, wide=True, across=across))
+                wide = replace(out[-1], wide=True)
+                out += [wide, replace(wide, across=True)]
     return out
 
 

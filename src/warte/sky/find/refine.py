@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from warte.sky.find.stack import Candidates
+from warte.sky.find.threads import on_threads
 
 TRAIL_SAMPLES = 4  # points at which the trail of one frame is sampled
 MOST = 400  # distinct paths that a window may have
@@ -167,17 +168,19 @@ def climb(
     best = torch.zeros(len(ends), device=cells.device)
     grid = torch.tensor([-1.0, 0.0, 1.0], device=cells.device)
     nine = torch.stack([grid.repeat(3), grid.repeat_interleave(3)], 1)  # x, y
-    for long in (0.0, 1.0):
-        for some in torch.nonzero(trail == long)[:, 0].split(CHUNK):
-            if not len(some):
-                continue
-            e, a, b = ends[some], t0[some], t1[some]
-            for step in steps:
-                for end in (0, 1):
-                    score, which = sums_around(padded, e, a, b, long, end, step).max(dim=1)
-                    e[:, 2 * end : 2 * end + 2] += step * nine[which]
-            ends[some] = e
-            best[some] = score / path_noise(cells, e, a, b, trail[some], blur)
+
+    def work(some: Tensor) -> None:
+        e, a, b, long = ends[some], t0[some], t1[some], float(trail[some[0]])
+        for step in steps:
+            for end in (0, 1):
+                score, which = sums_around(padded, e, a, b, long, end, step).max(dim=1)
+                e[:, 2 * end : 2 * end + 2] += step * nine[which]
+        ends[some] = e
+        best[some] = score / path_noise(cells, e, a, b, trail[some], blur)
+
+    for some in (trail == 0, trail == 1):  # points and trails apart
+        if some.any():
+            on_threads(work, torch.nonzero(some)[:, 0].split(CHUNK))
     return ends, best
 
 

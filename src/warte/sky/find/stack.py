@@ -12,19 +12,19 @@ sigma of the point spread function.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil, inf, sqrt
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from warte.sky.find.threads import on_threads
 from warte.sky.find.velocity import (
     HALVED_LEVEL,
     SIDE,
-    TRAILS_KEPT,
     Frames,
     Patch,
     VelocityTree,
@@ -137,8 +137,8 @@ class Tier:
     alone: float  # or sigma that it must reach alone
     trail: bool  # movers trail over the whole frame interval
     keep: int  # so many of the best places are looked at more closely
-    wide: bool = False  # trails so long in x that every second column is enough
-    across: bool = False  # the same for y
+    wide: bool = False  # the trails are so long in x that every second column is enough
+    across: bool = False  # x and y are exchanged
     long: float = inf  # cells per frame in x or y: below it for plain tiers, above for wide ones
 
     @property
@@ -198,59 +198,60 @@ def strips(frames: Frames, region: Region) -> list[tuple[int, int]]:
     Both halves of a path have their middles in the picture, too.
     """
     beside = max(0, region.y0, -region.y0 - SIDE) // 2
-    first, end = beside, frames.height - beside
-    rows = max(1, STRIP_CELLS // frames.width) if frames.device.type == "cpu" else end - first
-    number = max(1, round((end - first) / rows)) if end > first else 0
-    cuts = [first + (end - first) * k // max(1, number) for k in range(number + 1)]
-    return [(a, b) for a, b in pairwise(cuts) if b > a]
+    rows = frames.height - 2 * beside
+    if rows <= 0:
+        return []
+    number = round(rows * frames.width / STRIP_CELLS) if frames.device.type == "cpu" else 1
+    number = min(max(1, number), rows)
+    return list(pairwise(beside + rows * k // number for k in range(number + 1)))
 
 
-@dataclass(frozen=True)
-class Hits:
+class Hits(NamedTuple):
     """Sums of one block of frames over the threshold, and their paths. Arrays of length n.
 
-    ``block``, ``y``, ``x``: place in the middle of the block (cells of `Frames`); ``index``
-    (n, 2: iy, ix); ``score`` in the steps of the sums.
+    ``start``: first frame of the block; ``y``, ``x``: place in its middle (cells of `Frames`);
+    ``velocity`` index (n, 2: iy, ix); ``score`` in the steps of the sums.
     """
 
-    block: Tensor
+    start: Tensor
     y: Tensor
     x: Tensor
-    index: Tensor
+    velocity: Tensor
     score: Tensor
-
-    def __len__(self) -> int:
-        return len(self.y)
 
     def take(self, which: Tensor) -> Hits:
         """Those at ``which``."""
-        return Hits(*(getattr(self, name)[which] for name in self.__dataclass_fields__))
+        return Hits(*(column[which] for column in self))
 
 
-def harvest(tree: VelocityTree, tier: Tier, some: list[Region], first: int) -> Candidates:
-    """All paths of the tier over its thresholds, from frame ``first`` on; of each place the best
-    velocity of a tile."""
-    frames = tree.frames
-    blocks = range(first // 2**tier.level, frames.count // 2**tier.level)
-    if not blocks:
+def block_starts(count: int, length: int) -> list[int]:
+    """First frames of blocks of ``length`` side by side in ``count`` frames; the last one ends with
+    them, and may overlap the one before."""
+    starts = list(range(0, count - length + 1, length))
+    if starts and starts[-1] + length < count:
+        starts.append(count - length)
+    return starts
+
+
+def harvest(tree: VelocityTree, tier: Tier, some: list[Region], known: int) -> Candidates:
+    """All paths of the tier over its thresholds, of each place the best velocity of a tile; but
+    for blocks that lie within the first ``known`` frames."""
+    frames, length = tree.frames, 2**tier.level
+    starts = [start for start in block_starts(frames.count, length) if start + length > known]
+    if not starts:
         return join([])
     sigma = max(level_sigma(tier.level), noise_of(tree, tier))
     found: list[Candidates] = []
     for region in some:
         parts = [
-            judge(tree, tier, region, block, rows, tier.hit * sigma)
-            for block in blocks
+            judge(tree, tier, region, start, rows, tier.hit * sigma)
+            for start in starts
             for rows in strips(frames, region)
         ]
-        parts = [part for part in parts if len(part)]
         if parts:
-            hit = Hits(*(torch.cat(v) for v in zip(*map(_columns, parts), strict=True)))
+            hit = Hits(*(torch.cat(column) for column in zip(*parts, strict=True)))
             found.append(candidates(tree, tier, region, hit, sigma))
     return join(found)
-
-
-def _columns(hit: Hits) -> list[Tensor]:
-    return [getattr(hit, name) for name in hit.__dataclass_fields__]
 
 
 def noise_of(tree: VelocityTree, tier: Tier) -> float:
@@ -262,21 +263,20 @@ def noise_of(tree: VelocityTree, tier: Tier) -> float:
     iy, ix = round(typical), round(typical / tier.stretch)
     y0, x0 = (i // SIDE * SIDE for i in (iy, ix))
     rows = (frames.height // 4, max(frames.height // 4 + 1, frames.height * 3 // 4))
-    out = torch.empty((1, 1, 1, (rows[1] - rows[0]) * frames.width), dtype=torch.int8)
-    out = out.to(frames.device)
-    sums = []
-    for block in range(frames.count // 2**tier.level):
-        tree.halves(tier.level, y0, x0, block, rows).add(iy, ix, 0, out)
-        sums.append(out.flatten().clone())
-    return robust_spread(torch.cat(sums))
+    starts = block_starts(frames.count, 2**tier.level)
+    sums = tree.room("noise", len(starts), 1, 1, 1, (rows[1] - rows[0]) * frames.width)
+    for start, out in zip(starts, sums, strict=True):
+        tree.halves(tier.level, y0, x0, start, rows).add(iy, ix, 0, out)
+    return robust_spread(sums)
 
 
 def judge(
-    tree: VelocityTree, tier: Tier, region: Region, block: int, rows: tuple[int, int], limit: float
+    tree: VelocityTree, tier: Tier, region: Region, start: int, rows: tuple[int, int], limit: float
 ) -> Hits:
-    """Sums of a strip and a block of frames that reach ``limit``, each with its own velocity."""
+    """Sums of a strip and the block of frames from ``start`` on that reach ``limit``, each with its
+    own velocity."""
     frames = tree.frames
-    lower = tree.halves(tier.level, region.y0, region.x0, block, rows)
+    lower = tree.halves(tier.level, region.y0, region.x0, start, rows)
     best = tree.room("best", len(region.tiles), lower.size)
     room = tree.room("tile", TILE // 2 * (TILE + 1) * lower.size)
     for number, (y0, x0) in enumerate(region.tiles.tolist()):
@@ -284,7 +284,7 @@ def judge(
     tile, place = hits(best, ceil(limit), frames.width)
     score, index = own_velocity(lower, region, tile, place)
     y, x = place // frames.width + rows[0], place % frames.width
-    hit = Hits(torch.full_like(y, block), y, x, index, score)
+    hit = Hits(torch.full_like(y, start), y, x, index, score)
     return hit.take((score >= limit) & inside(frames, y, x, index))
 
 
@@ -328,7 +328,7 @@ def candidates(
     keep = paired | (hit.score >= tier.alone * sigma)
     value = torch.where(paired, together, hit.score.float())[keep] / sigma
     paired, other, side = (v[keep] for v in (paired, other, side))
-    return _candidates(hit.take(keep), paired, value, other, side, tier)
+    return in_cells(hit.take(keep), paired, value, other, side, tier)
 
 
 def partners(
@@ -340,14 +340,14 @@ def partners(
     |a - b| <= 1, whose centres are ``i`` cells apart. Returns sums (n,) in the units of
     ``hit.score``, the partners' indices (n, 2) and on which side in time they lie (n,), +1 or -1.
     """
-    device = hit.y.device
+    device, number = hit.y.device, len(hit.y)
     near = torch.cartesian_prod(*[torch.arange(-1, 2, device=device)] * 2)
     table = path_table(tree.frames, region, tier.level)
-    best = torch.zeros(len(hit), device=device)
-    other, side = hit.index.clone(), torch.ones_like(hit.y)
-    for some in torch.arange(len(hit), device=device).split(CHUNK):
+    best = torch.zeros(number, device=device)
+    other, side = hit.velocity.clone(), torch.ones_like(hit.y)
+    for some in torch.arange(number, device=device).split(CHUNK):
         part = hit.take(some)
-        mate = part.index[:, None] + near  # (n, 9, 2)
+        mate = part.velocity[:, None] + near  # (n, 9, 2)
         row = (mate[..., 0] - region.y0 + 1) * (SIDE + 2) + mate[..., 1] - region.x0 + 1
         for sign in (1, -1):
             value, which = follow(tree, tier, part, sign, mate, table[row])
@@ -366,15 +366,16 @@ def follow(
     (n, m, 2) it has for its index; 0 where none lies in the picture. ``way``: rows of
     `path_table`."""
     frames, length = tree.frames, 2**tier.level
-    apart = sign * (hit.index[:, None] + mate)
-    y, x, block = hit.y[:, None] + apart[..., 0], hit.x[:, None] + apart[..., 1], hit.block + sign
-    ok = ((block >= 0) & (block < frames.count // length))[:, None] & inside(frames, y, x, mate)
-    start = block[:, None] * length * frames.line + frames.pad + y * frames.width + x
-    start = torch.where(ok, start, frames.pad).int()
-    at = way + start[..., None]  # (n, m, length)
+    apart = sign * (hit.velocity[:, None] + mate)
+    y, x, start = hit.y[:, None] + apart[..., 0], hit.x[:, None] + apart[..., 1], hit.start
+    start = start + sign * length
+    ok = ((start >= 0) & (start <= frames.count - length))[:, None] & inside(frames, y, x, mate)
+    middle = start[:, None] * frames.line + frames.pad + y * frames.width + x
+    middle = torch.where(ok, middle, frames.pad).int()
+    at = way + middle[..., None]  # (n, m, length)
     total = torch.empty(ok.shape, device=y.device)
     # a trail's own image: that of the hit's velocity, one of those that its region uses
-    key = hit.index * torch.tensor([1, tier.stretch], device=y.device) * (1 / length)
+    key = hit.velocity * torch.tensor([1, tier.stretch], device=y.device) * (1 / length)
     vy, vx = (2 * key.round().int()).T
     for wy in vy.unique().tolist():
         for wx in vx.unique().tolist():
@@ -402,20 +403,20 @@ def path_table(frames: Frames, region: Region, level: int) -> Tensor:
     return (way[0][:, None] * frames.width + way[1] + time).flatten(0, 1)
 
 
-def _candidates(
+def in_cells(
     hit: Hits, paired: Tensor, value: Tensor, other: Tensor, side: Tensor, tier: Tier
 ) -> Candidates:
-    """Rows: a single block, or two of them with the centre half way between."""
+    """Hits as paths in cells: over their block, or over two with the centre half way between."""
     frames = 2**tier.level
-    index = torch.where(paired[:, None], hit.index + other, hit.index).float()
+    index = torch.where(paired[:, None], hit.velocity + other, hit.velocity).float()
     length = torch.where(paired, 2 * frames, frames).float()
     half = torch.where(paired, 0.5 * side, 0.0)
     place = torch.stack([hit.y, hit.x], 1) + half[:, None] * index
-    place += middles(tier.level, hit.index)
+    place += middles(tier.level, hit.velocity)
     velocity = 2 * index / length[:, None]
     scale = torch.tensor([1.0, tier.stretch], device=place.device)
     place, velocity = place * scale + (scale - 1) / 2, velocity * scale
-    t = hit.block * frames + (frames - 1) / 2 + half * frames
+    t = hit.start + (frames - 1) / 2 + half * frames
     trail = torch.full_like(value, float(tier.trail))
     columns = (t, place[:, 1], place[:, 0], velocity[:, 1], velocity[:, 0], length, value, trail)
     return Candidates(*(c.float().cpu().numpy() for c in columns))
@@ -425,49 +426,37 @@ def search(cells: Tensor, tiers: list[Tier], *, blur: float, known: int = 0) -> 
     """Candidates of each tier; ``blur``: correlation length of the cells' noise (cells).
 
     Blocks of frames that lie within the first ``known`` ones, which were searched before, are
-    looked at as partners only. On a CPU the velocities are shared out among its threads.
+    followed into only. On a CPU the velocities are shared out among its threads.
     """
-    threads = torch.get_num_threads() if cells.device.type == "cpu" else 1
-    found = {}
-    for kind in dict.fromkeys((tier.trail, tier.wide, tier.across) for tier in tiers):
-        trail, wide, across = kind
-        mine = [tier for tier in tiers if (tier.trail, tier.wide, tier.across) == kind]
-        seen = cells.transpose(1, 2).contiguous() if across else cells
-        fastest = max(tier.fastest for tier in mine)
-        frames = Frames(seen, trail=trail, blur=blur, fastest=fastest, wide=wide)
-        hands = thread_count(frames, threads)
-        for tier, some in zip(mine, _harvests(frames, mine, known, hands), strict=True):
-            found[tier] = exchanged(some) if across else some
-    return [found[tier] for tier in tiers]
+    return [_search_tier(cells, tier, blur, known) for tier in tiers]
+
+
+def _search_tier(cells: Tensor, tier: Tier, blur: float, known: int) -> Candidates:
+    seen = cells.transpose(1, 2).contiguous() if tier.across else cells
+    frames = Frames(seen, trail=tier.trail, blur=blur, fastest=tier.fastest, stretch=tier.stretch)
+    squares = regions(tier)
+    threads = thread_count(frames, torch.get_num_threads())
+    cuts = [round(k * len(squares) / threads) for k in range(threads + 1)]
+    found = [join([])] * threads
+
+    def work(number: int) -> None:
+        mine = squares[cuts[number] : cuts[number + 1]]
+        found[number] = harvest(VelocityTree(frames), tier, mine, known)
+
+    # the velocities are what runs side by side, not the sums within them
+    on_threads(work, range(threads))
+    return exchanged(join(found)) if tier.across else join(found)
 
 
 def thread_count(frames: Frames, threads: int) -> int:
-    """So many of ``threads`` that each has memory for the trailed frames that a patch needs."""
+    """So many of ``threads`` that each has memory for the trailed frames that a patch needs; one
+    where the sums are not made by the CPU."""
+    if frames.device.type != "cpu":
+        return 1
     if frames.fine is None:
         return threads
-    least = (TRAILS_KEPT[0] + 2 * (frames.stretch - 1)) * frames.count * frames.line
+    least = frames.trails_needed * frames.count * frames.line
     return max(1, min(threads, ALL_TRAILS_BYTES // least))
-
-
-def _harvests(frames: Frames, tiers: list[Tier], known: int, threads: int) -> list[Candidates]:
-    """What each tier finds in the same frames."""
-    shares: list[list[list[Region]]] = []
-    for tier in tiers:
-        squares = regions(tier)
-        cut = [round(k * len(squares) / threads) for k in range(threads + 1)]
-        shares.append([squares[a:b] for a, b in pairwise(cut)])
-
-    def work(number: int) -> list[Candidates]:
-        tree = VelocityTree(frames)
-        pairs = zip(tiers, shares, strict=True)
-        return [harvest(tree, tier, share[number], known) for tier, share in pairs]
-
-    if threads == 1:
-        return work(0)
-    # the velocities are what runs side by side, not the sums within them
-    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        parts = list(pool.map(work, range(threads)))
-    return [join(list(of_tier)) for of_tier in zip(*parts, strict=True)]
 
 
 def exchanged(c: Candidates) -> Candidates:

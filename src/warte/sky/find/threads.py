@@ -1,4 +1,4 @@
-"""One piece of work for many frames, shared out among threads: NumPy and OpenCV let others run."""
+"""Work shared out among threads: NumPy, OpenCV and PyTorch let others run meanwhile."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ Item = TypeVar("Item")
 def on_threads(work: Callable[[Item], object], items: Iterable[Item]) -> None:
     """Call ``work`` for each item, on as many threads as PyTorch has; the first error is raised.
 
-    The items' results must not depend on their order.
+    Each works with one thread of PyTorch's own: theirs would wait for each other at every step, for
+    long where other programs hold the cores. The results must not depend on the order.
     """
     threads = torch.get_num_threads()
     if threads == 1:
         for item in items:
             work(item)
         return
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for _ in pool.map(work, items):
             pass

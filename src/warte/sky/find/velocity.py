@@ -30,8 +30,8 @@ CLIP_SIGMA = 3  # one frame counts at most so much: a glint or a cosmic ray is n
 SIDE = 16  # velocities each way of a patch
 HALVED_LEVEL = 4  # sums of so many frames are halved before they are added: 8 bits hold no more
 TRAIL_FRAMES = 8  # frames whose trails are made at a time
-TRAILS_KEPT = (4, 12)  # velocities whose trailed frames stay: what a patch needs, and more
-TRAILS_BYTES = 80_000_000  # memory of them, between those
+TRAILS_MOST = 12  # velocities whose trailed frames stay, where that many fit into
+TRAILS_BYTES = 80_000_000  # memory; those that a patch needs stay in any case
 
 
 def quantise(cells: Tensor, steps: float = STEPS_PER_SIGMA) -> Tensor:
@@ -206,15 +206,15 @@ def trailed(
 class Frames:
     """A window's frames as the sums need them; shared by the threads that search it.
 
-    ``cells``: (T, H, W) float32 in sigma. ``wide``: two columns are one, so that an index on that
-    axis means twice as many cells; for trails that are longer than that along it. ``fastest``: the
-    largest velocity index that will be asked for, at any level.
+    ``cells``: (T, H, W) float32 in sigma. ``fastest``: the largest velocity index that will be
+    asked for, at any level. ``stretch``: cells in x that are one column, 1 or 2, so that an index
+    on that axis means as many times the cells; for trails that are longer than that along it.
     """
 
     def __init__(
-        self, cells: Tensor, *, trail: bool, blur: float, fastest: int, wide: bool = False
+        self, cells: Tensor, *, trail: bool, blur: float, fastest: int, stretch: int = 1
     ) -> None:
-        self.stretch = 2 if wide else 1
+        self.stretch = stretch
         self.count, self.height, self.width = cells.shape
         self.width //= self.stretch
         self.blur = blur
@@ -225,10 +225,17 @@ class Frames:
         if trail:
             limit = CLIP_SIGMA * FINE_STEPS
             fine = (cells * FINE_STEPS).round_().clamp_(-limit, limit).to(torch.int16)
-            self.fine = fine[..., 0::2][..., : self.width] + fine[..., 1::2] if wide else fine
+            columns = fine[..., : self.width * stretch].unflatten(-1, (self.width, stretch))
+            self.fine = columns.sum(-1, dtype=torch.int16)
         else:
             self.still = self.empty()
             self.picture(self.still).copy_(quantise(cells))
+
+    @property
+    def trails_needed(self) -> int:
+        """Trailed frames that one patch needs: of two velocities each way at the lowest level, in
+        x three where they are told apart by columns of two cells."""
+        return 4 if self.stretch == 1 else 6
 
     def empty(self) -> Tensor:
         """Dark frames as one long line, with dark places before, between and behind them."""
@@ -250,8 +257,7 @@ class VelocityTree:
     def __init__(self, frames: Frames) -> None:
         self.frames = frames
         kept = TRAILS_BYTES // (frames.count * frames.line)
-        least, most = TRAILS_KEPT
-        self.trails_kept = int(np.clip(kept, least + 2 * (frames.stretch - 1), most))
+        self.trails_kept = int(np.clip(kept, frames.trails_needed, TRAILS_MOST))
         self.trails: OrderedDict[tuple[int, int], Tensor] = OrderedDict()
         self.rooms: dict[str, Tensor] = {}
         self.work: list[Tensor] = []
@@ -288,10 +294,11 @@ class VelocityTree:
             work = [room[: len(some)] for room in self.work]
             picture[start : start + len(some)] = trailed(some, moves, sigma, work, out[: len(some)])
 
-    def halves(self, level: int, y0: int, x0: int, block: int, rows: tuple[int, int]) -> Patch:
-        """Sums over half of ``2**level`` frames, for paths through ``rows`` (first, behind the
-        last) in the middle of those frames, at all velocities that indices from ``y0``, ``x0`` to
-        ``SIDE`` behind them need. Both are multiples of SIDE; ``level`` is 2 to 5."""
+    def halves(self, level: int, y0: int, x0: int, start: int, rows: tuple[int, int]) -> Patch:
+        """Sums over half of ``2**level`` frames from frame ``start`` on, for paths through ``rows``
+        (first, behind the last) in the middle of those frames, at all velocities that indices from
+        ``y0``, ``x0`` to ``SIDE`` behind them need. Both are multiples of SIDE; ``level`` is 2 to
+        5."""
         width, sizes, rims = self.frames.width, {}, {level: 0}
         number = SIDE
         for k in range(level - 1, 0, -1):
@@ -305,7 +312,7 @@ class VelocityTree:
             out = self.room(f"sums {k}", n, n, blocks, cells + 2 * rims[k])
             ky, kx = y0 >> (level - k), x0 >> (level - k)
             if patch is None:
-                self._pairs(ky, kx, block * 2**level, rows[0] * width - rims[k], out)
+                self._pairs(ky, kx, start, rows[0] * width - rims[k], out)
             else:
                 patch.add(ky, kx, rims[k], out)
             patch = Patch(ky, kx, out, width, rims[k])
@@ -315,14 +322,14 @@ class VelocityTree:
             patch.sums.bitwise_right_shift_(1)
         return patch
 
-    def _pairs(self, y0: int, x0: int, first: int, start: int, out: Tensor) -> None:
-        """Sums of two frames each into ``out`` (ny, nx, pairs, cells), from frame ``first`` and
-        place ``start`` on; each pair is moved along with the velocity ``y0``, ``x0``."""
+    def _pairs(self, y0: int, x0: int, start: int, place: int, out: Tensor) -> None:
+        """Sums of two frames each into ``out`` (ny, nx, pairs, cells), from frame ``start`` and
+        cell ``place`` on; each pair is moved along with the velocity ``y0``, ``x0``."""
         frames = self.frames
         ny, nx, pairs, cells = out.shape
         along = y0 * frames.width + x0
         step = 2 * frames.line + 2 * along
-        at = first * frames.line + frames.pad + start - (pairs - 1) * along
+        at = start * frames.line + frames.pad + place - (pairs - 1) * along
         for iy in range(y0, y0 + ny):
             for ix in range(x0, x0 + nx):
                 halves = []
