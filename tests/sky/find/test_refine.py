@@ -7,7 +7,9 @@ import torch
 
 from warte.sky.find.refine import (
     Paths,
+    Walk,
     best_interval,
+    best_of,
     distinct,
     framed,
     path_noise,
@@ -186,3 +188,12 @@ def test_sums_around_move_one_end() -> None:
             values, _ = sample_paths(cells, moved, t0, t1, frames, torch.zeros(2))
             seen = frames >= t0[:, None]
             np.testing.assert_allclose(found[:, k], (values * seen).sum(1), atol=1e-4)
+
+
+def test_the_best_paths_go_on() -> None:
+    score = torch.tensor([5.0, 7.5, 6.0, 9.0])
+    walk = Walk(torch.arange(16.0).view(4, 4), *torch.zeros(3, 4), score)
+    best = best_of(walk, 2)
+    assert best.score.tolist() == [9.0, 7.5]
+    assert best.ends.tolist() == walk.ends[[3, 1]].tolist()
+    assert len(best_of(walk, 10).score) == 4
