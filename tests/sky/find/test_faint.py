@@ -63,6 +63,6 @@ def test_a_mover_stands_and_its_copy_and_noise_do_not(noise_window: MakeWindow) 
     assert decide(dark, twice, settings) == []
 
 
-def test_short_windows_are_searched_in_shorter_blocks() -> None:
+def test_short_windows_are_searched_in_shorter_blocks_and_long_ones_in_longer_too() -> None:
     levels = [[tier.level for tier in tiers(FaintSettings(), 2, n)] for n in (16, 48, 96)]
-    assert levels == [[4, 4, 4, 4], [5, 4, 4, 4, 4], [5, 4, 4, 4, 4]]
+    assert levels == [[4, 4, 4, 4], [5, 5, 5, 5], [5, 6, 5, 5, 5]]

@@ -18,7 +18,8 @@ from warte.sky.find.chance import chances_of, stand_out, standing
 from warte.sky.find.fit import Fit, MatchedFrames, fit_path, fit_trail, motion_per_frame
 from warte.sky.find.prepare import Window
 from warte.sky.find.refine import FEWEST_FRAMES, Paths, refine, thin
-from warte.sky.find.stack import Tier, join, search
+from warte.sky.find.stack import join, search
+from warte.sky.find.tier import Tier
 
 
 @dataclass(frozen=True)
@@ -27,45 +28,38 @@ class FaintSettings:
 
     speed_min_px: float = 0.15  # slower than this against the stars is a star (pixels per frame)
     speed_max_px: float = 15.0  # fastest motion tried (pixels per frame)
-    speed_long_px: float = 4.5  # up to this speed blocks of 32 frames, beyond of 16 (px/frame)
     trail_from_px: float = 5.0  # from this speed on trails are tried too (pixels per frame)
     long_from_px: float = 8.0  # trails so long are looked for at every second place along them
-    hit_32: float = 3.2  # sigma at which a block of 32 frames is looked at
-    pair_32: float = 4.2  # sigma it must reach with its neighbour in time
-    alone_32: float = 4.9  # or alone
-    hit_16: float = 3.8  # the same for 16 frames
-    pair_16: float = 4.4
-    alone_16: float = 4.7
-    keep_slow: int = 4000  # of the slow paths, so many are looked at more closely
-    keep_fast: int = 2000  # of the fast ones
-    keep_trail: int = 1000  # of the trailed ones: short, long in x, long in y
+    hit: float = 3.6  # sigma at which a block of frames is looked at
+    pair: float = 4.2  # sigma it must reach with its neighbour in time
+    alone: float = 4.7  # or alone
+    slow_px: float = 6.0  # up to this speed blocks of 64 frames are tried, too
+    hit_slow: float = 4.2
+    alone_slow: float = 4.2
+    keep: int = 20000  # of the paths of points, so many are looked at more closely
+    keep_trail: int = 4000  # of the trailed ones: short, long in x, long in y
     path: float = 5.3  # sigma a lengthened path must reach, in cells
-    false_tracks: float = 0.01  # expected number of false tracks in a window
+    false_tracks: float = 0.05  # expected number of false tracks in a window
     fits_max: int = 160  # at most so many paths are fitted in a window
 
 
 def tiers(settings: FaintSettings, cell: int, count: int) -> list[Tier]:
     """The speeds and lengths to search in a window of ``count`` frames."""
     s = settings
-    low, slow, high, trail = (
-        v / cell for v in (s.speed_min_px, s.speed_long_px, s.speed_max_px, s.trail_from_px)
+    low, high, trail, long = (
+        v / cell for v in (s.speed_min_px, s.speed_max_px, s.trail_from_px, s.long_from_px)
     )
-    if count < 32:  # too short for the long blocks
-        slow = low
-    out = []
-    if slow > low:
-        limits = (s.hit_32, s.pair_32, s.alone_32)
-        out.append(Tier(5, low, min(slow, high), *limits, trail=False, keep=s.keep_slow))
-    if high > slow:
-        limits = (s.hit_16, s.pair_16, s.alone_16)
-        out.append(Tier(4, slow, high, *limits, trail=False, keep=s.keep_fast))
-        if high > trail:
-            long = s.long_from_px / cell
-            speeds = (max(slow, trail), high)
-            out.append(Tier(4, *speeds, *limits, trail=True, keep=s.keep_trail, long=long))
-            if high > long:
-                wide = replace(out[-1], wide=True)
-                out += [wide, replace(wide, across=True)]
+    level = 5 if count >= 32 else 4
+    limits = (s.hit, s.pair, s.alone)
+    out = [Tier(level, low, high, *limits, trail=False, keep=s.keep)]
+    if count >= 64:
+        slow = min(high, s.slow_px / cell)
+        out.append(Tier(6, low, slow, s.hit_slow, s.alone, s.alone_slow, trail=False, keep=s.keep))
+    if high > trail:
+        out.append(Tier(level, trail, high, *limits, trail=True, keep=s.keep_trail, long=long))
+        if high > long:
+            wide = replace(out[-1], wide=True)
+            out += [wide, replace(wide, across=True)]
     return out
 
 

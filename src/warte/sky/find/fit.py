@@ -31,6 +31,7 @@ TRAIL_FROM_PX = 1.0  # motion in a frame that trails and points differ by (pixel
 TRAIL_STEP_PX = 1.0  # a trail is sampled so often
 SLOPE_PX = 0.5  # slopes are differences over twice this
 ROUNDS = 12  # of Fisher scoring
+GLINT_FRAMES = 40  # one frame in so many may hold light that is not the mover's
 STEP_MAX_PX = 1.0  # longest step of one round
 NOISE_FRAMES = 24  # frames from which the noise of a place is measured
 NOISE_PX = 4.0  # over which it is smoothed
@@ -231,7 +232,7 @@ def basis(frames: np.ndarray, kind: int) -> np.ndarray:
     return np.asarray(BSpline.design_matrix(np.clip(t, 0, 1 - 1e-9), knots, 3).toarray())
 
 
-def smooth_snr(snr: np.ndarray, reach: int = 4) -> np.ndarray:
+def smooth_snr(snr: np.ndarray) -> np.ndarray:
     """The mover's SNR in each frame as far as it can be told from noise, (n,), >= 0.
 
     The mean, and so much of the running deviation from it as exceeds noise (a Wiener filter).
@@ -242,6 +243,31 @@ def smooth_snr(snr: np.ndarray, reach: int = 4) -> np.ndarray:
     excess = max(float(snr.var()) - 1.0, 0.0)
     gain = excess / (excess + 1.0)
     return np.maximum(mean + gain * (snr - mean), 0.0)
+
+
+def is_glint(snr: np.ndarray) -> np.ndarray:
+    """Which frames (n,) are a flash that is not the mover's: up to one in GLINT_FRAMES that stand
+    4 sigma over the median. A cosmic ray must not bend a faint path towards itself; a mover that
+    flashes does so more often."""
+    limit = max(4.0, float(np.median(snr)) + 4.0) if len(snr) else 0.0
+    flash = snr > limit
+    return flash if flash.sum() <= len(snr) // GLINT_FRAMES else np.zeros(len(snr), bool)
+
+
+def log_likelihood(snr: np.ndarray) -> float:
+    """Of a mover with these SNR per frame (n,), against none: its brightness varies from frame to
+    frame about its mean, as a Gaussian whose variance is what noise does not explain.
+
+    Its slope in each frame's SNR is `smooth_snr`.
+    """
+    mean = max(float(snr.mean()), 0.0) if len(snr) else 0.0
+    total = len(snr) * mean**2 / 2
+    if len(snr) < 3:
+        return float(np.maximum(snr, 0.0) @ np.maximum(snr, 0.0) / 2)
+    excess = max(float(snr.var()) - 1.0, 0.0)
+    gain = excess / (excess + 1.0)
+    scatter = gain * float(((snr - snr.mean()) ** 2).sum()) - len(snr) * np.log1p(excess)
+    return total + scatter / 2
 
 
 def fit_basis(
@@ -266,8 +292,9 @@ def fit_basis(
     for _ in range(rounds):
         place = design @ coef
         snr, gradient, info, inside = _local(matched, frames, place, trail)
-        f = np.where(inside, smooth_snr(snr), 0.0)
-        value = float((f * snr - f**2 / 2)[inside].sum())
+        used = inside & ~is_glint(snr)
+        f = np.where(used, smooth_snr(np.where(used, snr, np.median(snr))), 0.0)
+        value = log_likelihood(snr[used])
         if best is not None and value < best[0] - 1e-9:
             damp *= 0.5
             coef = best[1] + damp * step
@@ -293,6 +320,9 @@ def fit_basis(
             break
     place = design @ coef
     snr, gradient, info, inside = _local(matched, frames, place, trail)
+    if best is not None and log_likelihood(snr[inside & ~is_glint(snr)]) < best[0]:
+        place = design @ best[1]
+        snr, gradient, info, inside = _local(matched, frames, place, trail)
     # the path was drawn to the noise's peaks: the squared score has grown by the fit's freedom
     score = max(float(np.where(inside, snr, 0.0).sum()) ** 2 / max(1, inside.sum()), 1.0)
     covariance = covariance / max(1 - 2 * k / score, 0.5)
@@ -306,8 +336,7 @@ def fit_basis(
         ],
         1,
     )
-    f = np.where(inside, smooth_snr(snr), 0.0)
-    return place, error, snr, inside, float((f * snr - f**2 / 2)[inside].sum())
+    return place, error, snr, inside, log_likelihood(snr[inside & ~is_glint(snr)])
 
 
 def _local(

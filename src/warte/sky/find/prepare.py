@@ -54,12 +54,7 @@ class Window:
     @property
     def blur(self) -> float:
         """Width (sigma) of the filter of the cells, in cells."""
-        return cell_blur(self.psf_sigma_px, self.cell)
-
-
-def cell_blur(psf_sigma_px: float, cell: int) -> float:
-    """Filter for a point of ``psf_sigma_px`` binned to cells of ``cell`` pixels (cells)."""
-    return max(0.5, 1.05 * psf_sigma_px / cell)
+        return self.psf_sigma_px / self.cell
 
 
 def smooth_sky(frame: np.ndarray) -> np.ndarray:
@@ -230,12 +225,38 @@ def star_moment(patch: np.ndarray) -> float:
     return float((core * ((xx - mx) ** 2 + (yy - my) ** 2)).sum() / total / 2)
 
 
-def bin_cells(frame: np.ndarray, cell: int, blur: float) -> np.ndarray:
-    """Sum ``cell`` x ``cell`` pixels and smooth by ``blur`` cells, (H // cell, W // cell)."""
-    height, width = frame.shape[0] // cell * cell, frame.shape[1] // cell * cell
+def to_cells(
+    frame: np.ndarray, cell: int, psf_sigma_px: float, motion: np.ndarray = STILL
+) -> np.ndarray:
+    """``frame`` (H, W), whose stars moved by ``motion``, filtered for points and read off at the
+    middles of the cells of the stars' grid, (H // cell, W // cell); 0 where it does not reach.
+
+    The filter comes before the coarser grid: sums of cell x cell pixels, filtered afterwards, lose
+    a tenth of a point's signal to noise.
+    """
+    height, width = frame.shape
     size = (width // cell, height // cell)
-    binned = cv2.resize(frame[:height, :width], size, interpolation=cv2.INTER_AREA)
-    return cv2.GaussianBlur(binned, (0, 0), blur)
+    fine = max(1, cell // 2)  # a wide point needs no fine pixels
+    small = frame
+    if fine > 1:
+        small = frame[: height // fine * fine, : width // fine * fine]
+        small = cv2.resize(small, (width // fine, height // fine), interpolation=cv2.INTER_AREA)
+    # what the sums and the linear interpolation blur already
+    beside = (fine**2 - 1) / 12 + fine**2 / 5
+    blur = np.sqrt(max(psf_sigma_px**2 - beside, 0.2)) / fine
+    small = cv2.GaussianBlur(small, (0, 0), blur)
+    affine = affine_matrix(motion, frame.shape)
+    turn, shift = affine[:, :2], affine[:, 2]
+    middle = (cell - 1) / 2
+    shift = (turn @ [middle, middle] + shift - (fine - 1) / 2) / fine
+    matrix = np.column_stack([turn * (cell / fine), shift])
+    return cv2.warpAffine(
+        small,
+        matrix,
+        size,
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_CONSTANT,
+    )
 
 
 def quantiles(values: np.ndarray, shares: tuple[float, ...]) -> list[np.ndarray]:
@@ -338,22 +359,17 @@ def prepare(frames: np.ndarray, first: int, levels: float | None) -> Window:
     remove_stars(frames, motions, template)
     remove_fixed_pattern(frames, motions)
     cell = int(np.clip(round(1.6 * psf), 2, 8))
-    blur = cell_blur(psf, cell)
-    still = is_still(motions, template.shape)
     cells = np.empty(
         (len(frames), template.shape[0] // cell, template.shape[1] // cell), np.float32
     )
 
     def binned(t: int) -> None:
-        small = bin_cells(frames[t], cell, blur)
-        if not still:
-            small = warp(small, affine_matrix(motions[t], small.shape, cell), inverse=True)
-        cells[t] = small
+        cells[t] = to_cells(frames[t], cell, psf, motions[t])
 
     on_threads(binned, range(len(frames)))
-    # rounding to grey levels, after binning and blurring a mean of many pixels
-    floor = (levels or 0.0) / np.sqrt(12) / (cell * 2 * np.sqrt(np.pi) * blur)
-    small_stars = bin_cells(template, cell, blur)
+    # rounding to grey levels, after the filter a mean of many pixels
+    floor = (levels or 0.0) / np.sqrt(12) / (2 * np.sqrt(np.pi) * psf)
+    small_stars = to_cells(template, cell, psf)
     remove_still(cells)
     sigma = cell_noise(cells, small_stars, max(floor, 1e-6))
     cells /= sigma

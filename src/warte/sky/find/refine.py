@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from warte.sky.find import compiled
+from warte.sky.find.compiled import TRAIL_SAMPLES
 from warte.sky.find.stack import Candidates
 from warte.sky.find.threads import on_threads
 
-TRAIL_SAMPLES = 4  # points at which the trail of one frame is sampled
 MOST = 400  # distinct paths that a window may have
 STEPS = (1.0, 0.5)  # by which the ends of a path are moved (cells)
 SHARPENED = 4000  # paths that are followed beyond the frames in which they were found
@@ -171,10 +172,17 @@ def climb(
 
     def work(some: Tensor) -> None:
         e, a, b, long = ends[some], t0[some], t1[some], float(trail[some[0]])
-        for step in steps:
-            for end in (0, 1):
-                score, which = sums_around(padded, e, a, b, long, end, step).max(dim=1)
-                e[:, 2 * end : 2 * end + 2] += step * nine[which]
+        score = torch.zeros(len(some), device=cells.device)
+        if cells.device.type == "cpu":
+            ways = (a.long().numpy(), b.long().numpy())
+            compiled.climb(
+                padded.numpy(), e.numpy(), *ways, long, np.array(steps, np.float32), score.numpy()
+            )
+        else:
+            for step in steps:
+                for end in (0, 1):
+                    score, which = sums_around(padded, e, a, b, long, end, step).max(dim=1)
+                    e[:, 2 * end : 2 * end + 2] += step * nine[which]
         ends[some] = e
         best[some] = score / path_noise(cells, e, a, b, trail[some], blur)
 

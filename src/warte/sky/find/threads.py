@@ -11,13 +11,16 @@ import torch
 Item = TypeVar("Item")
 
 
-def on_threads(work: Callable[[Item], object], items: Iterable[Item]) -> None:
-    """Call ``work`` for each item, on as many threads as PyTorch has; the first error is raised.
+def on_threads(
+    work: Callable[[Item], object], items: Iterable[Item], threads: int | None = None
+) -> None:
+    """Call ``work`` for each item, on as many threads as PyTorch has, or on fewer; the first error
+    is raised.
 
     Each works with one thread of PyTorch's own: theirs would wait for each other at every step, for
     long where other programs hold the cores. The results must not depend on the order.
     """
-    threads = torch.get_num_threads()
+    threads = threads or torch.get_num_threads()
     if threads == 1:
         for item in items:
             work(item)

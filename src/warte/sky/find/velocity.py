@@ -24,11 +24,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from warte.sky.find.compiled import MOST
+
 FINE_STEPS = 8  # steps per sigma before the samples of a trail are added
 STEPS_PER_SIGMA = 2  # grey levels of the 8-bit sums per sigma of one frame
 CLIP_SIGMA = 3  # one frame counts at most so much: a glint or a cosmic ray is not a track
 SIDE = 16  # velocities each way of a patch
-HALVED_LEVEL = 4  # sums of so many frames are halved before they are added: 8 bits hold no more
 TRAIL_FRAMES = 8  # frames whose trails are made at a time
 TRAILS_MOST = 12  # velocities whose trailed frames stay, where that many fit into
 TRAILS_BYTES = 80_000_000  # memory; those that a patch needs stay in any case
@@ -41,8 +42,8 @@ def quantise(cells: Tensor, steps: float = STEPS_PER_SIGMA) -> Tensor:
 
 
 def level_sigma(level: int) -> float:
-    """Noise of the 8-bit sums: steps per sigma, halved above 16 frames."""
-    return STEPS_PER_SIGMA * sqrt(2**level) / (2 if level > HALVED_LEVEL else 1)
+    """Noise of the sums, in the steps of one frame."""
+    return STEPS_PER_SIGMA * sqrt(2**level)
 
 
 def middles(level: int, index: Tensor) -> Tensor:
@@ -218,7 +219,7 @@ class Frames:
         self.count, self.height, self.width = cells.shape
         self.width //= self.stretch
         self.blur = blur
-        self.pad = (fastest + 2 * SIDE) * (self.width + 1)
+        self.pad = (fastest + 3 * SIDE) * (self.width + 1)
         self.line = self.height * self.width + self.pad
         self.fine: Tensor | None = None
         self.device = cells.device
@@ -228,8 +229,8 @@ class Frames:
             columns = fine[..., : self.width * stretch].unflatten(-1, (self.width, stretch))
             self.fine = columns.sum(-1, dtype=torch.int16)
         else:
-            self.still = self.empty()
-            self.picture(self.still).copy_(quantise(cells))
+            self.still = self.empty(1)
+            self.picture(self.still[0]).copy_(quantise(cells))
 
     @property
     def trails_needed(self) -> int:
@@ -237,15 +238,16 @@ class Frames:
         x three where they are told apart by columns of two cells."""
         return 4 if self.stretch == 1 else 6
 
-    def empty(self) -> Tensor:
-        """Dark frames as one long line, with dark places before, between and behind them."""
+    def empty(self, number: int) -> Tensor:
+        """So many times dark frames as one long line, with dark places before, between and behind
+        them."""
         size = self.count * self.line + self.pad
-        return torch.zeros(size, dtype=torch.int8, device=self.device)
+        return torch.zeros(number, size, dtype=torch.int8, device=self.device)
 
     def picture(self, lines: Tensor) -> Tensor:
         """The frames (T, H, W) in such a line."""
-        strides = (self.line, self.width, 1)
-        return lines.as_strided((self.count, self.height, self.width), strides, self.pad)
+        strides, start = (self.line, self.width, 1), lines.storage_offset() + self.pad
+        return lines.as_strided((self.count, self.height, self.width), strides, start)
 
 
 class VelocityTree:
@@ -258,7 +260,9 @@ class VelocityTree:
         self.frames = frames
         kept = TRAILS_BYTES // (frames.count * frames.line)
         self.trails_kept = int(np.clip(kept, frames.trails_needed, TRAILS_MOST))
-        self.trails: OrderedDict[tuple[int, int], Tensor] = OrderedDict()
+        self.rows: OrderedDict[tuple[int, int], int] = OrderedDict()
+        # each the frames as one line, see `Frames`: as they are, or as trails
+        self.lines = frames.still if frames.fine is None else frames.empty(self.trails_kept)
         self.rooms: dict[str, Tensor] = {}
         self.work: list[Tensor] = []
 
@@ -269,19 +273,37 @@ class VelocityTree:
             self.rooms[name] = torch.empty(size, dtype=torch.int8, device=self.frames.device)
         return self.rooms[name][:size].view(shape)
 
-    def image(self, vy: int, vx: int) -> Tensor:
-        """Frames (one line, see `Frames`) as a mover of so many cells per frame is looked for."""
+    def row(self, vy: int, vx: int) -> int:
+        """Which of the lines holds the frames as a mover of so many cells per frame is looked
+        for."""
         if self.frames.fine is None:
-            return self.frames.still
+            return 0
         key = max((vy, vx), (-vy, -vx))  # a trail has no direction
-        if key in self.trails:
-            self.trails.move_to_end(key)
-            return self.trails[key]
-        full = len(self.trails) >= self.trails_kept
-        lines = self.trails.popitem(last=False)[1] if full else self.frames.empty()
-        self._fill_trails(*key, self.frames.fine, self.frames.picture(lines))
-        self.trails[key] = lines
-        return lines
+        if key in self.rows:
+            self.rows.move_to_end(key)
+            return self.rows[key]
+        full = len(self.rows) >= self.trails_kept
+        row = self.rows.popitem(last=False)[1] if full else len(self.rows)
+        self._fill_trails(*key, self.frames.fine, self.frames.picture(self.lines[row]))
+        self.rows[key] = row
+        return row
+
+    def image(self, vy: int, vx: int) -> Tensor:
+        """The frames (one line, see `Frames`) at that motion."""
+        return self.lines[self.row(vy, vx)]
+
+    def pair_rows(self, level: int, y0: int, x0: int) -> np.ndarray:
+        """Which of the lines hold the frames before and after the middle of each pair, (2, n, n):
+        for the sums of two frames that a region of SIDE x SIDE velocities needs."""
+        up, number = level - 1, SIDE
+        for _ in range(up):
+            number = number // 2 + 1
+        out = np.empty((2, number, number), np.int64)
+        for ry, rx in np.ndindex(number, number):
+            iy, ix = (y0 >> up) + ry, (x0 >> up) + rx
+            for side, hy, hx in ((0, iy // 2, ix // 2), (1, iy - iy // 2, ix - ix // 2)):
+                out[side, ry, rx] = self.row(2 * hy, 2 * (ix if self.frames.stretch == 2 else hx))
+        return out
 
     def _fill_trails(self, vy: int, vx: int, fine: Tensor, picture: Tensor) -> None:
         if not self.work:
@@ -297,10 +319,11 @@ class VelocityTree:
     def halves(self, level: int, y0: int, x0: int, start: int, rows: tuple[int, int]) -> Patch:
         """Sums over half of ``2**level`` frames from frame ``start`` on, for paths through ``rows``
         (first, behind the last) in the middle of those frames, at all velocities that indices from
-        ``y0``, ``x0`` to ``SIDE`` behind them need. Both are multiples of SIDE; ``level`` is 2 to
-        5."""
+        ``y0``, ``x0`` to ``SIDE`` behind them need. ``level`` is 2 to 6."""
         width, sizes, rims = self.frames.width, {}, {level: 0}
-        number = SIDE
+        # from an index on that all lower levels have, too
+        corner = [i >> (level - 1) << (level - 1) for i in (y0, x0)]
+        number = SIDE + max(y0 - corner[0], x0 - corner[1])
         for k in range(level - 1, 0, -1):
             number = number // 2 + 1
             sizes[k] = number
@@ -310,16 +333,15 @@ class VelocityTree:
         for k in range(1, level):
             n, blocks = sizes[k], 2 ** (level - k)
             out = self.room(f"sums {k}", n, n, blocks, cells + 2 * rims[k])
-            ky, kx = y0 >> (level - k), x0 >> (level - k)
+            ky, kx = (i >> (level - k) for i in corner)
             if patch is None:
                 self._pairs(ky, kx, start, rows[0] * width - rims[k], out)
             else:
                 patch.add(ky, kx, rims[k], out)
+            if k >= 4:  # twice as much fits into 8 bits no more
+                out.clamp_(-MOST, MOST)
             patch = Patch(ky, kx, out, width, rims[k])
         assert patch is not None
-        if level > HALVED_LEVEL:  # down once, up once
-            patch.sums[:, :, 1] += 1
-            patch.sums.bitwise_right_shift_(1)
         return patch
 
     def _pairs(self, y0: int, x0: int, start: int, place: int, out: Tensor) -> None:
@@ -336,5 +358,6 @@ class VelocityTree:
                 for side, hy, hx in ((-1, iy // 2, ix // 2), (1, iy - iy // 2, ix - ix // 2)):
                     lines = self.image(2 * hy, 2 * (ix if frames.stretch == 2 else hx))
                     begin = at + side * (hy * frames.width + hx) + (frames.line if side > 0 else 0)
+                    begin += int(lines.storage_offset())
                     halves.append(lines.as_strided((pairs, cells), (step, 1), begin))
                 torch.add(*halves, out=out[iy - y0, ix - x0])

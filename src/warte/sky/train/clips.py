@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from warte.core.errors import SettingsError
-from warte.sky.find.prepare import Window, bin_cells, is_still, prepare, warp
-from warte.sky.find.register import affine_matrix, apply_motion
+from warte.sky.find.prepare import Window, prepare, to_cells
+from warte.sky.find.register import apply_motion
 from warte.sky.simulate import (
     Mover,
     SceneSettings,
@@ -157,7 +157,7 @@ def lost_frames(window: Window, scene: SimulateSettings) -> np.ndarray:
 
 def point_area(window: Window) -> float:
     """Cells over which the square of a point's light is spread: sum c^2 / max c^2."""
-    variance = (window.psf_sigma_px / window.cell) ** 2 + window.blur**2 + 1 / 12
+    variance = 2 * window.blur**2  # the point's own, and the filter's
     return float(np.pi * variance)
 
 
@@ -177,12 +177,7 @@ def cell_sigma(window: Window) -> np.ndarray:
 
 def _to_cells(picture: np.ndarray, t: int, window: Window, sigma: np.ndarray) -> np.ndarray:
     """A picture (H, W) of the sensor in frame t as cells on the stars' grid, (h, w)."""
-    small = bin_cells(picture, window.cell, window.blur)
-    if not is_still(window.motions, window.noise.shape):
-        small = warp(
-            small, affine_matrix(window.motions[t], small.shape, window.cell), inverse=True
-        )
-    return small / sigma
+    return to_cells(picture, window.cell, window.psf_sigma_px, window.motions[t]) / sigma
 
 
 def _movers_of(
