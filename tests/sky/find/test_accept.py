@@ -12,6 +12,7 @@ from warte.sky.find.accept import (
     is_bright_mover,
     is_faint_mover,
     is_straight,
+    moved,
     needed_score,
     robust_score,
 )
@@ -51,15 +52,20 @@ def window(noise_window: MakeWindow) -> Window:
 
 def test_noise_passes_as_rarely_as_asked(window: Window) -> None:
     fit = straight(40, 1.5, 1.0)
-    assert needed_score(fit, window, 0.5, INTERVALS) < needed_score(fit, window, 0.001, INTERVALS)
-    assert needed_score(straight(40, 0.2, 1.0), window, 0.02, INTERVALS) < needed_score(
-        fit, window, 0.02, INTERVALS
+    assert needed_score(moved(fit), window, 0.5, INTERVALS) < needed_score(
+        moved(fit), window, 0.001, INTERVALS
+    )
+    assert needed_score(moved(straight(40, 0.2, 1.0)), window, 0.02, INTERVALS) < needed_score(
+        moved(fit), window, 0.02, INTERVALS
     )
     # at p per trial and n trials noise makes n p: two thousand places, 0.02 tracks and one end
     # each would need 4.3 sigma, and there are more ends than one
-    assert 4.3 < needed_score(fit, window, 0.02, INTERVALS) < 7.5
+    assert 4.3 < needed_score(moved(fit), window, 0.02, INTERVALS) < 7.5
     # a path with no ends to choose needs less
-    assert needed_score(fit, window, 0.02, WHOLE) < needed_score(fit, window, 0.02, INTERVALS) - 0.5
+    assert (
+        needed_score(moved(fit), window, 0.02, WHOLE)
+        < needed_score(moved(fit), window, 0.02, INTERVALS) - 0.5
+    )
 
 
 def test_light_decides(window: Window) -> None:

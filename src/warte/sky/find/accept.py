@@ -38,16 +38,16 @@ def moved(fit: Fit) -> float:
     return float(min(stars, np.hypot(fit.x[-1] - fit.x[0], fit.y[-1] - fit.y[0])))
 
 
-def needed_score(fit: Fit, window: Window, false_tracks: float, choices: int) -> float:
-    """Sigma that a path like ``fit`` must have, so that noise alone makes ``false_tracks`` a window
-    out of paths of all lengths.
+def needed_score(way: float, window: Window, false_tracks: float, choices: int) -> float:
+    """Sigma that a path whose ends are ``way`` pixels apart must have, so that noise alone makes
+    ``false_tracks`` a window out of paths of all lengths.
 
     The look-elsewhere effect: the expected number of peaks of a Gaussian field over all paths, its
     four coordinates the two ends of a path (Adler and Taylor 2007, Random Fields and Geometry,
     12.4.2), times ``choices`` of the first and last frame (INTERVALS; WHOLE where the path is there
     as long as window and picture let it, so that there is nothing to choose).
     """
-    ends = np.pi * max(moved(fit), 4 * window.psf_sigma_px) ** 2
+    ends = np.pi * max(way, 4 * window.psf_sigma_px) ** 2
     # a matched image curves by 1 / (2 sigma^2); of the mean along a path, both ends have a share
     curvature = 1 / (2 * window.psf_sigma_px**2)
     volume = window.noise.size * ends * curvature**2 / 12 / (2 * np.pi) ** 2.5
@@ -69,7 +69,7 @@ def is_faint_mover(
         return False
     lasted = fit.frame[-1] - fit.frame[0]
     return bool(
-        score > needed_score(fit, window, false_tracks, choices)
+        score > needed_score(moved(fit), window, false_tracks, choices)
         and not on_edge(fit, window)
         and not on_stars(fit, window)
         and moved(fit) > max(MOVED_PX, SLOWEST_PX * lasted)

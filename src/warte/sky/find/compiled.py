@@ -10,6 +10,7 @@ Places are those of the lines of `velocity.Frames`: (images, T * (H * W + pad) +
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import numba
@@ -88,6 +89,7 @@ def _raise_to_sum(out: Any, a: Any, b: Any, c: Any) -> None:
         out[k] = out[k] if out[k] > total else total
 
 
+@cache
 def layout(level: int, side: int, width: int, cells: int) -> tuple[np.ndarray, int]:
     """Where the sums lie in a room that one strip of ``cells`` needs, and the room's size.
 
@@ -370,6 +372,7 @@ def _around(
     count, height, width = padded.shape
     for k in range(9):
         sums[k] = 0.0
+    columns = np.empty(3, np.int64)
     way = last - first
     samples = TRAIL_SAMPLES if long > 0 else 1
     for t in range(max(first, 0), min(last, count - 2) + 1):
@@ -381,13 +384,14 @@ def _around(
                 at += np.float32(((s + 0.5) / TRAIL_SAMPLES - 0.5) * long / max(way, 1))
             x = path[0] + at * (path[2] - path[0])
             y = path[1] + at * (path[3] - path[1])
+            for i in range(3):
+                columns[i] = min(max(np.int64(np.rint(x + (i - 1) * lever)), -1), width - 2) + 1
             for j in range(3):
-                row = np.int64(np.rint(y + (j - 1) * lever))
-                row = min(max(row, -1), height - 2) + 1
+                row = padded[
+                    t, min(max(np.int64(np.rint(y + (j - 1) * lever)), -1), height - 2) + 1
+                ]
                 for i in range(3):
-                    column = np.int64(np.rint(x + (i - 1) * lever))
-                    column = min(max(column, -1), width - 2) + 1
-                    sums[3 * j + i] += padded[t, row, column]
+                    sums[3 * j + i] += row[columns[i]]
     for k in range(9):
         sums[k] /= samples
 

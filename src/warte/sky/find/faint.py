@@ -11,6 +11,7 @@ from warte.sky.find.accept import (
     INTERVALS,
     WHOLE,
     is_faint_mover,
+    moved,
     needed_score,
     robust_score,
 )
@@ -20,6 +21,9 @@ from warte.sky.find.prepare import Window
 from warte.sky.find.refine import FEWEST_FRAMES, Paths, refine, thin
 from warte.sky.find.stack import join, search
 from warte.sky.find.tier import Tier
+
+# A fit at full resolution finds so much more than the sum of cells did (sigma); rarely more.
+FIT_GAINS = 1.2
 
 
 @dataclass(frozen=True)
@@ -90,14 +94,17 @@ def search_window(
 def decide(matched: MatchedFrames, paths: Paths, settings: FaintSettings) -> list[Fit]:
     """Fit the best paths at full resolution; keep those that stand, each mover once."""
     fits: list[Fit] = []
+    window, rate = matched.window, settings.false_tracks
     for n in np.argsort(-paths.score)[: settings.fits_max]:
         frame, star, choices = span(matched, paths, int(n))
         if len(frame) < FEWEST_FRAMES or _seen(fits, frame, star):
             continue
+        way = float(np.hypot(*(star[-1] - star[0])))
+        if paths.score[n] < needed_score(way, window, rate, choices) - FIT_GAINS:
+            continue
         trail = float(paths.trail[n])
-        window, rate = matched.window, settings.false_tracks
         quick = fit_path(matched, frame, star, trail, (1,), rounds=3)
-        least = needed_score(quick, window, rate, choices) - 0.7
+        least = needed_score(moved(quick), window, rate, choices) - 0.7
         if quick.score < least:
             continue
         chances = chances_of(matched, quick)

@@ -94,8 +94,14 @@ def look_compiled(
         *(lines, grid, square, np.array(starts), cuts, shapes, region.tiles, region.held),
         *(float(limit), ceil(limit), room, int(cells.max(initial=0))),
     )
-    key, which = np.unique(trail_key(found[:, 3:5], tier), axis=0, return_inverse=True)
-    image = np.array([tree.row(*k) for k in key.tolist()], np.int64)[which]
+    image = np.zeros(len(found), np.int64)
+    if tier.trail:
+        vy, vx = trail_key(found[:, 3:5], tier).T
+        for wy in np.unique(vy).tolist():
+            for wx in np.unique(vx).tolist():
+                some = (vy == wy) & (vx == wx)
+                if some.any():
+                    image[some] = tree.row(wy, wx)
     ways = np.stack([path_way(corner, tier.level) for corner in (region.y0, region.x0)])
     mate = torch.from_numpy(compiled.partners(lines, grid, square, found, image, ways)).long()
     start, y, x, iy, ix, score = torch.from_numpy(found).long().T

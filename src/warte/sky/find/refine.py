@@ -54,7 +54,10 @@ def thin(candidates: Candidates, limit: int) -> Candidates:
         [c.t // 8, c.x // 3, c.y // 3, (c.vx * span) // 3, (c.vy * span) // 3, c.frames, c.trail]
     )
     order = np.argsort(-c.score, kind="stable")
-    _, first = np.unique(key[:, order].astype(np.int32), axis=1, return_index=True)
+    key = key[:, order].astype(np.int64)
+    key -= key.min(axis=1, keepdims=True)
+    number = np.ravel_multi_index(tuple(key), tuple(key.max(axis=1) + 1))
+    _, first = np.unique(number, return_index=True)
     best = order[np.sort(first)][:limit]
     return c.take(best)
 

@@ -14,7 +14,7 @@ import torch
 from warte.sky.find.compiled import TILE
 from warte.sky.find.velocity import SIDE, Frames, middles
 
-STRIP_CELLS = 20_000  # cells of a strip whose sums are made at a time: they stay in the cache
+STRIP_CELLS = 8_000  # cells of a strip whose sums are made at a time: they stay in the cache
 
 
 @dataclass(frozen=True)

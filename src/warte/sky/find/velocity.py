@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import cache
 from math import ceil, log2, prod, sqrt
 
 import numpy as np
@@ -49,13 +50,19 @@ def level_sigma(level: int) -> float:
 def middles(level: int, index: Tensor) -> Tensor:
     """How far the mean of a path's places lies beyond where its sum is stored (cells), shaped as
     ``index``: the rest of each odd index goes ahead."""
-    reach = int(index.abs().max()) + 1 if index.numel() else 1
-    every = torch.arange(-reach, reach + 1, device=index.device)
+    reach = 2 ** (int(index.abs().max()) if index.numel() else 1).bit_length()
+    return _middles(level, reach).to(index.device)[index + reach]
+
+
+@cache
+def _middles(level: int, reach: int) -> Tensor:
+    """`middles` of all indices from -``reach`` to ``reach``."""
+    every = torch.arange(-reach, reach + 1)
     low, high = every // 2, every - every // 2
-    middle = torch.zeros(len(every), device=index.device)
+    middle = torch.zeros(len(every))
     for _ in range(level):
         middle = (middle[low + reach] + middle[high + reach] + (high - low)) / 2
-    return middle[index + reach]
+    return middle
 
 
 @dataclass(frozen=True)
