@@ -13,6 +13,8 @@ from warte.sky.find.fit import (
     basis,
     fit_path,
     fit_trail,
+    is_glint,
+    log_likelihood,
     motion_per_frame,
     smooth_snr,
     trail_noise,
@@ -185,6 +187,38 @@ def test_steady_light_is_told_from_blinking() -> None:
     told = smooth_snr(blinking + rng.standard_normal(400))
     assert np.abs(told - blinking).mean() < 1.2 and (told >= 0).all()
     assert (smooth_snr(np.array([-2.0, -1.0, -3.0, -2.5])) == 0).all()
+
+
+def test_likelihood_is_that_of_gaussian_brightness() -> None:
+    """Against densities written out, at the variance that fits best; and its slope."""
+    rng = np.random.default_rng(9)
+    for mean, scatter in ((3.0, 1.0), (2.0, 4.0)):
+        snr = mean + scatter * rng.standard_normal(80)
+        variance = max(float(snr.var()), 1.0)
+        of_it = -0.5 * ((snr - snr.mean()) ** 2 / variance + np.log(variance)).sum()
+        assert log_likelihood(snr) == pytest.approx(of_it + 0.5 * (snr**2).sum())
+        step = np.zeros(80)
+        step[3] = 1e-4
+        slope = (log_likelihood(snr + step) - log_likelihood(snr - step)) / 2e-4
+        assert slope == pytest.approx(smooth_snr(snr)[3], abs=1e-4)
+    noise = [log_likelihood(rng.standard_normal(100)) for _ in range(200)]
+    assert np.mean(noise) < 1.5  # chance scatter is no evidence
+
+
+def test_a_glint_beside_a_faint_path_does_not_bend_it(noise_window: MakeWindow) -> None:
+    window = noise_window(100, (90, 140), np.random.default_rng(11), psf_sigma_px=SIGMA)
+    frames = np.arange(100)
+    x, y = 20 + 0.9 * frames, 30 + 0.3 * frames
+    for t in frames:
+        put(window, t, x[t], y[t], 1.5, (0.0, 0.0))
+    put(window, 70, x[70] - 2.0, y[70] + 3.0, 25.0, (0.0, 0.0))
+    fit = fit_path(MatchedFrames(window), frames, np.stack([x, y], 1), 0.0, (1,))
+    assert np.hypot(fit.x - x, fit.y - y).max() < 1.0
+    # flashes that come again are the mover's own
+    flashes = np.where(np.arange(100) % 20 == 0, 30.0, 0.0)
+    assert not is_glint(flashes).any()
+    assert is_glint(np.where(np.arange(100) == 7, 30.0, 0.0)).sum() == 1
+    assert not is_glint(np.zeros(0)).any()
 
 
 def test_motion_per_frame() -> None:

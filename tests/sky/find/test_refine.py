@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 import torch
 
+from warte.sky.find import compiled
 from warte.sky.find.refine import (
     Paths,
     Walk,
     best_interval,
     best_of,
+    climb_by_tensors,
     distinct,
     framed,
     path_noise,
@@ -197,3 +199,26 @@ def test_the_best_paths_go_on() -> None:
     assert best.score.tolist() == [9.0, 7.5]
     assert best.ends.tolist() == walk.ends[[3, 1]].tolist()
     assert len(best_of(walk, 10).score) == 4
+
+
+@pytest.mark.parametrize("long", [0.0, 1.0])
+def test_the_compiled_climb_is_that_of_pytorch(long: float) -> None:
+    """Also for paths that begin or end outside, in the picture or in time."""
+    padded = framed(torch.from_numpy(noise(40, (50, 60), 21)))
+    rng = np.random.default_rng(22)
+    ends = torch.from_numpy(rng.uniform(-6, 64, (300, 4)).astype(np.float32))
+    t0 = torch.from_numpy(rng.integers(-3, 12, 300)).float()
+    t1 = t0 + torch.from_numpy(rng.integers(8, 36, 300)).float()
+    first, last = (t.long().numpy() for t in (t0, t1))
+    steps, got, sums = (1.0, 0.5), ends.clone(), torch.zeros(300)
+    compiled.climb(
+        *(padded.numpy(), got.numpy(), first, last, long),
+        *(np.array(steps, np.float32), sums.numpy()),
+    )
+    wanted = ends.clone()
+    expected = climb_by_tensors(padded, wanted, t0, t1, long, steps)
+    same = (got == wanted).all(1)
+    assert same.float().mean() > 0.97  # a place half way between two cells may go to either
+    assert (got != ends).any(1).float().mean() > 0.8
+    np.testing.assert_allclose(sums[same], expected[same], atol=2.0)
+    assert (sums[same] - expected[same]).abs().median() < 1e-4

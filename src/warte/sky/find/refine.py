@@ -158,6 +158,20 @@ def path_noise(
     return seen.sum(1).clamp_min(FEWEST_FRAMES).sqrt() * noise
 
 
+def climb_by_tensors(
+    padded: Tensor, ends: Tensor, t0: Tensor, t1: Tensor, long: float, steps: tuple[float, ...]
+) -> Tensor:
+    """`compiled.climb` by PyTorch: moves ``ends`` (n, 4) in place, returns the sums (n,)."""
+    grid = torch.tensor([-1.0, 0.0, 1.0], device=padded.device)
+    nine = torch.stack([grid.repeat(3), grid.repeat_interleave(3)], 1)  # x, y
+    sums = torch.zeros(len(ends), device=padded.device)
+    for step in steps:
+        for end in (0, 1):
+            sums, which = sums_around(padded, ends, t0, t1, long, end, step).max(dim=1)
+            ends[:, 2 * end : 2 * end + 2] += step * nine[which]
+    return sums
+
+
 def climb(
     cells: Tensor,
     ends: Tensor,
@@ -170,22 +184,16 @@ def climb(
     """Move both ends of each path to where its score is highest; returns ends and scores."""
     padded, ends = framed(cells), ends.clone()
     best = torch.zeros(len(ends), device=cells.device)
-    grid = torch.tensor([-1.0, 0.0, 1.0], device=cells.device)
-    nine = torch.stack([grid.repeat(3), grid.repeat_interleave(3)], 1)  # x, y
 
     def work(some: Tensor) -> None:
         e, a, b, long = ends[some], t0[some], t1[some], float(trail[some[0]])
-        score = torch.zeros(len(some), device=cells.device)
         if cells.device.type == "cpu":
-            ways = (a.long().numpy(), b.long().numpy())
-            compiled.climb(
-                padded.numpy(), e.numpy(), *ways, long, np.array(steps, np.float32), score.numpy()
-            )
+            score = torch.zeros(len(some))
+            frames = (a.long().numpy(), b.long().numpy())
+            moves = np.array(steps, np.float32)
+            compiled.climb(padded.numpy(), e.numpy(), *frames, long, moves, score.numpy())
         else:
-            for step in steps:
-                for end in (0, 1):
-                    score, which = sums_around(padded, e, a, b, long, end, step).max(dim=1)
-                    e[:, 2 * end : 2 * end + 2] += step * nine[which]
+            score = climb_by_tensors(padded, e, a, b, long, steps)
         ends[some] = e
         best[some] = score / path_noise(cells, e, a, b, trail[some], blur)
 
