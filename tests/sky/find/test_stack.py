@@ -441,6 +441,16 @@ def test_many_threads_are_not_given_more_memory_than_there_is() -> None:
     assert thread_count(points, 16) == 16
 
 
+def test_an_error_on_a_thread_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr("warte.sky.find.stack.harvest", fails)
+    torch.set_num_threads(2)
+    with pytest.raises(MemoryError, match="no room"):
+        search(torch.from_numpy(noise(32, (40, 48), 9)), [POINTS_16], blur=BLUR)
+
+
 def test_threads_find_the_same() -> None:
     cells = noise(32, (40, 48), 9)
     plant(cells, 24.0, 20.0, 0.5, 0.3, 2.5)

@@ -260,14 +260,13 @@ def log_likelihood(snr: np.ndarray) -> float:
 
     Its slope in each frame's SNR is `smooth_snr`.
     """
-    mean = max(float(snr.mean()), 0.0) if len(snr) else 0.0
-    total = len(snr) * mean**2 / 2
     if len(snr) < 3:
-        return float(np.maximum(snr, 0.0) @ np.maximum(snr, 0.0) / 2)
+        return float((np.maximum(snr, 0.0) ** 2).sum() / 2)
+    mean = max(float(snr.mean()), 0.0)
     excess = max(float(snr.var()) - 1.0, 0.0)
     gain = excess / (excess + 1.0)
     scatter = gain * float(((snr - snr.mean()) ** 2).sum()) - len(snr) * np.log1p(excess)
-    return total + scatter / 2
+    return len(snr) * mean**2 / 2 + scatter / 2
 
 
 def fit_basis(

@@ -71,13 +71,9 @@ def is_still(motions: np.ndarray, shape: tuple[int, int]) -> bool:
     return bool(reach < STILL_PX)
 
 
-def warp(
-    image: np.ndarray, matrix: np.ndarray, *, inverse: bool, cubic: bool = False
-) -> np.ndarray:
+def warp(image: np.ndarray, matrix: np.ndarray, *, inverse: bool) -> np.ndarray:
     """``image`` moved by ``matrix`` (reference to frame); ``inverse`` brings a frame back."""
-    flags = cv2.INTER_CUBIC if cubic else cv2.INTER_LINEAR
-    if inverse:
-        flags |= cv2.WARP_INVERSE_MAP
+    flags = cv2.INTER_CUBIC | (cv2.WARP_INVERSE_MAP if inverse else 0)
     size = image.shape[::-1]
     return cv2.warpAffine(image, matrix, size, flags=flags, borderMode=cv2.BORDER_CONSTANT)
 
@@ -102,10 +98,7 @@ def star_template(frames: np.ndarray, motions: np.ndarray) -> np.ndarray:
     if is_still(motions, (height, width)):
         return median_of(frames[pick])
     stack = np.stack(
-        [
-            warp(frames[t], affine_matrix(motions[t], (height, width)), inverse=True, cubic=True)
-            for t in pick
-        ]
+        [warp(frames[t], affine_matrix(motions[t], (height, width)), inverse=True) for t in pick]
     )
     return median_of(stack)
 
@@ -168,7 +161,7 @@ def remove_stars(frames: np.ndarray, motions: np.ndarray, template: np.ndarray) 
         moved, mask = template, bright
         if not still:
             matrix = affine_matrix(motions[t], shape)
-            moved = warp(template, matrix, inverse=False, cubic=True)
+            moved = warp(template, matrix, inverse=False)
             mask = moved > max(8 * spread, 1e-6)
         frames[t] -= transparency(frames[t], moved, mask) * moved
 

@@ -123,11 +123,10 @@ def apply_motion(motion: np.ndarray, points: np.ndarray) -> np.ndarray:
     return np.stack([a * x - b * y + tx, b * x + a * y + ty], -1)
 
 
-def affine_matrix(motion: np.ndarray, shape: tuple[int, int], scale: float = 1.0) -> np.ndarray:
-    """2 x 3 matrix for cv2 (reference pixel to frame pixel); ``scale`` pixels make one cell."""
+def affine_matrix(motion: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """2 x 3 matrix for cv2 (reference pixel to frame pixel)."""
     a, b, tx, ty = motion
     cx, cy = (shape[1] - 1) / 2, (shape[0] - 1) / 2
-    tx, ty = tx / scale, ty / scale
     return np.array([[a, -b, tx + cx - a * cx + b * cy], [b, a, ty + cy - b * cx - a * cy]])
 
 

@@ -94,10 +94,8 @@ def _search_tier(cells: Tensor, tier: Tier, blur: float, known: int) -> Candidat
     threads = thread_count(frames, torch.get_num_threads())
     trees: SimpleQueue[VelocityTree] = SimpleQueue()
     for _ in range(threads):
-        trees.put(VelocityTree(frames))
-    tree = trees.get()
+        trees.put(tree := VelocityTree(frames))
     sigma = max(level_sigma(tier.level), noise_of(tree, tier))
-    trees.put(tree)
     pieces = 1 if threads == 1 else min(len(squares), PIECES * threads)
     cuts = [round(k * len(squares) / pieces) for k in range(pieces + 1)]
     found = [join([])] * pieces
@@ -105,8 +103,10 @@ def _search_tier(cells: Tensor, tier: Tier, blur: float, known: int) -> Candidat
     def work(number: int) -> None:
         tree = trees.get()
         mine = squares[cuts[number] : cuts[number + 1]]
-        found[number] = harvest(tree, tier, mine, starts, sigma)
-        trees.put(tree)
+        try:
+            found[number] = harvest(tree, tier, mine, starts, sigma)
+        finally:  # the others would wait for it for ever
+            trees.put(tree)
 
     # the velocities are what runs side by side, not the sums within them
     on_threads(work, range(pieces), threads)
