@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from warte.sky.find.accept import (
     INTERVALS,
+    MOVED_PX,
     WHOLE,
     is_bright_mover,
     is_faint_mover,
@@ -66,6 +68,20 @@ def test_noise_passes_as_rarely_as_asked(window: Window) -> None:
         needed_score(moved(fit), window, 0.02, WHOLE)
         < needed_score(moved(fit), window, 0.02, INTERVALS) - 0.5
     )
+
+
+def test_paths_of_all_lengths_together_make_the_false_tracks(window: Window) -> None:
+    """The expected number of peaks (u^3 exp(-u^2 / 2), times the volume) over each step of length,
+    at the score that this length needs, adds up to what was asked for."""
+    ways = np.geomspace(MOVED_PX, 1500, 400)
+    psf = window.psf_sigma_px
+    total = 0.0
+    for near, far in pairwise(ways):
+        area = np.pi * (far**2 - near**2)
+        volume = window.noise.size * area / (4 * psf**4) / 12 / (2 * np.pi) ** 2.5
+        u = needed_score(float(np.sqrt(near * far)), window, 0.05, WHOLE)
+        total += WHOLE * volume * u**3 * np.exp(-(u**2) / 2)
+    assert total == pytest.approx(0.05, rel=0.05)
 
 
 def test_light_decides(window: Window) -> None:

@@ -210,10 +210,10 @@ def test_a_glint_beside_a_faint_path_does_not_bend_it(noise_window: MakeWindow) 
     frames = np.arange(100)
     x, y = 20 + 0.9 * frames, 30 + 0.3 * frames
     for t in frames:
-        put(window, t, x[t], y[t], 1.5, (0.0, 0.0))
-    put(window, 70, x[70] - 2.0, y[70] + 3.0, 25.0, (0.0, 0.0))
+        put(window, t, x[t], y[t], 1.0, (0.0, 0.0))
+    put(window, 90, x[90] - 0.5, y[90] + 2.5, 25.0, (0.0, 0.0))
     fit = fit_path(MatchedFrames(window), frames, np.stack([x, y], 1), 0.0, (1,))
-    assert np.hypot(fit.x - x, fit.y - y).max() < 1.0
+    assert np.hypot(fit.x - x, fit.y - y).max() < 1.2
     # flashes that come again are the mover's own
     flashes = np.where(np.arange(100) % 20 == 0, 30.0, 0.0)
     assert not is_glint(flashes).any()
