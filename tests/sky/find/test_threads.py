@@ -1,5 +1,7 @@
 """Work shared out among threads: the same results, and errors that are not lost."""
 
+import threading
+import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -36,6 +38,23 @@ def test_an_error_reaches_the_caller(number: int) -> None:
 
     with pytest.raises(ValueError, match="seven"):
         on_threads(work, range(20))
+
+
+def test_ctrl_c_while_a_thread_starts_leaves_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(2)
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    before = threading.active_count()
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        on_threads(time.sleep, [0.3] * 40)
+    assert time.monotonic() - begin < 2  # what had begun is waited for, the rest is left
+    assert threading.active_count() == before
 
 
 def test_a_window_is_the_same_on_any_number_of_threads(
