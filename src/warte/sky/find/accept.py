@@ -14,9 +14,6 @@ SLOWEST_PX = 0.15  # slower than this a faint light is a star (pixels per frame)
 LIT_SNR = 3.0  # a bright mover shines so in a frame
 LIT_FRACTION = 0.25  # and in so many of its frames: it may blink
 BRIGHT_SCORE = 8.0  # sigma of a bright mover's path in all
-# From MOVED_PX to the way of 15 px/frame in 100 frames, each e-fold of a path's length gets the
-# same share of the false tracks: the number of paths grows by its square.
-LENGTHS = 2 * np.log(15 * 100 / MOVED_PX)
 STAR_SHARE = 0.3  # a faint path lies at most so much on stars
 EDGE_PX = 4.0  # a path that never leaves so narrow a rim is an effect of the edge
 BEND = 0.08  # a path leaves its chord by at most so much of its length
@@ -40,18 +37,24 @@ def moved(fit: Fit) -> float:
 
 def needed_score(way: float, window: Window, false_tracks: float, choices: int) -> float:
     """Sigma that a path whose ends are ``way`` pixels apart must have, so that noise alone makes
-    ``false_tracks`` a window out of paths of all lengths.
+    ``false_tracks`` a window out of paths of all lengths up to the picture's diagonal.
+
+    Each pixel of length gets the same share of these. Half of all satellites cross the picture in
+    part of the window, where they have the least light: a threshold that gave short paths more
+    would find hardly a mover more there, and lose some here.
 
     The look-elsewhere effect: the expected number of peaks of a Gaussian field over all paths, its
     four coordinates the two ends of a path (Adler and Taylor 2007, Random Fields and Geometry,
     12.4.2), times ``choices`` of the first and last frame (INTERVALS; WHOLE where the path is there
     as long as window and picture let it, so that there is nothing to choose).
     """
-    ends = np.pi * max(way, 4 * window.psf_sigma_px) ** 2
+    diagonal = float(np.hypot(*window.noise.shape))
+    way = float(np.clip(way, 4 * window.psf_sigma_px, diagonal))
+    ends = 2 * np.pi * way * diagonal  # the places at each length, over the share that it gets
     # a matched image curves by 1 / (2 sigma^2); of the mean along a path, both ends have a share
     curvature = 1 / (2 * window.psf_sigma_px**2)
     volume = window.noise.size * ends * curvature**2 / 12 / (2 * np.pi) ** 2.5
-    peaks = max(volume * choices * LENGTHS / false_tracks, 1e3)
+    peaks = max(volume * choices / false_tracks, 1e3)
     score = 6.0
     for _ in range(20):
         score = float(np.sqrt(2 * np.log(peaks * score**3)))

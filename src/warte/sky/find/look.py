@@ -55,6 +55,10 @@ def look(
 ) -> tuple[Hits, Mates]:
     """Sums of the blocks of frames from ``starts`` on that reach ``limit``, each the best of its
     place and tile, and their mates."""
+    if not strips(tree.frames, region):
+        none = torch.zeros(0, dtype=torch.long, device=tree.frames.device)
+        hit = Hits(none, none, none, none.view(0, 2), none)
+        return hit, Mates(none.float(), hit.velocity, none)
     if tree.frames.device.type == "cpu":
         return look_compiled(tree, tier, region, starts, limit)
     return look_by_tensors(tree, tier, region, starts, limit)
@@ -69,9 +73,6 @@ def look_by_tensors(
         for start in starts
         for rows in strips(tree.frames, region)
     ]
-    if not parts:
-        none = torch.zeros(0, dtype=torch.long, device=tree.frames.device)
-        parts = [Hits(none, none, none, none.view(0, 2), none)]
     hit = Hits(*(torch.cat(column) for column in zip(*parts, strict=True)))
     return hit, partners(tree, tier, region, hit)
 
@@ -84,15 +85,15 @@ def look_compiled(
     grid = compiled.Grid(frames.line, frames.pad, frames.count, frames.height, frames.width)
     rows_of_pairs = tree.pair_rows(tier.level, region.y0, region.x0)
     square = compiled.Square(tier.level, region.y0, region.x0, rows_of_pairs)
-    cuts = np.array([rows[0][0], *(row[1] for row in rows)] if rows else [0])
+    cuts = np.array([rows[0][0], *(row[1] for row in rows)])
     cells = np.diff(cuts) * frames.width
     layouts = [compiled.layout(tier.level, SIDE, frames.width, n) for n in cells.tolist()]
     shapes = np.array([shape for shape, _ in layouts]).reshape(len(rows), tier.level, -1, 4)
-    room = tree.room("strip", max((size for _, size in layouts), default=0)).numpy()
+    room = tree.room("strip", max(size for _, size in layouts)).numpy()
     lines = tree.lines.numpy()
     found = compiled.look(
         *(lines, grid, square, np.array(starts), cuts, shapes, region.tiles, region.held),
-        *(float(limit), ceil(limit), room, int(cells.max(initial=0))),
+        *(float(limit), ceil(limit), room, int(cells.max())),
     )
     image = np.zeros(len(found), np.int64)
     if tier.trail:
