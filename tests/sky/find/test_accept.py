@@ -9,7 +9,6 @@ import pytest
 
 from warte.sky.find.accept import (
     INTERVALS,
-    MOVED_PX,
     WHOLE,
     is_bright_mover,
     is_faint_mover,

@@ -154,6 +154,20 @@ def test_constant_and_saturated_pictures() -> None:
     check_light(full.astype(np.float32), film(full, saturation=None))
 
 
+@pytest.mark.parametrize(("width", "height"), [(64, 48), (300, 20), (20, 300), (8, 8)])
+def test_low_and_narrow_pictures(width: int, height: int) -> None:
+    """At the fastest speeds no path of 32 frames lies in them."""
+    rng = np.random.default_rng(5)
+    frames = np.rint(rng.normal(40, 3, (40, height, width)))
+    assert len(find(film(frames)).found.tracks) == 0
+
+
+def test_pictures_too_small_to_move_in() -> None:
+    frames = np.random.default_rng(5).normal(40, 3, (20, 7, 640))
+    with pytest.raises(InputError, match="640x7 pixels; movers are looked for in 8x8 or more"):
+        find(film(frames))
+
+
 def test_settings_out_of_range() -> None:
     with pytest.raises(SettingsError, match="--speed-max is 100"):
         FindSettings(speed_max_px=100)

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from warte.sky.find import compiled
+from warte.sky.find.compiled import best_intervals
 from warte.sky.find.refine import (
     Paths,
     Walk,
-    best_interval,
     best_of,
     climb_by_tensors,
     distinct,
@@ -126,9 +126,11 @@ def test_best_interval_is_the_best_of_all() -> None:
             for b in range(a, 40)
             if inside[a : b + 1].sum() >= 8
         }
-        a, b, score = best_interval(values, inside)
-        assert score == pytest.approx(max(tries.values()))
-        assert tries[a, b] == pytest.approx(score)
+        both = np.stack([np.full(40, -1.0), values]), np.stack([inside, inside])
+        first, last, score = best_intervals(*both, 8)
+        assert score[1] == pytest.approx(max(tries.values()))
+        assert tries[first[1], last[1]] == pytest.approx(score[1])
+        assert score[0] == -np.inf  # nothing but dark
 
 
 def test_samples_are_the_nearest_cells() -> None:

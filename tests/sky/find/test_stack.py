@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
 
 import cv2
 import numpy as np
@@ -35,6 +35,7 @@ from warte.sky.find.velocity import (
     trail_moves,
     trail_sigma,
     trailed,
+    trailed_by_tensors,
 )
 
 BLUR = 0.65
@@ -330,11 +331,13 @@ def test_trails_are_sums_along_a_line_in_their_own_noise(vx: float, vy: float, w
     fine = np.round(cells * FINE_STEPS).astype(np.int16)
     if wide:
         fine = fine[..., 0::2] + fine[..., 1::2]
-    work = [torch.empty(fine.shape, dtype=torch.int16) for _ in range(2)]
     moves = trail_moves(vx, vy, stretch)
     sigma = trail_sigma(moves, stretch, BLUR)
-    out = torch.empty(fine.shape, dtype=torch.int8)
-    got = trailed(torch.from_numpy(fine), moves, sigma, work, out).numpy()
+    out = torch.empty(2, *fine.shape, dtype=torch.int8)
+    trailed(torch.from_numpy(fine), moves, sigma, out[0])
+    trailed_by_tensors(torch.from_numpy(fine), moves, sigma, out[1])
+    assert out[0].equal(out[1])
+    got = out[0].numpy()
     # smoothed by BLUR, noise in cells d apart correlates by exp(-d^2 / 4 BLUR^2)
     inner = got[:, 12:-12, 12:-12].astype(float)
     assert inner.std() == pytest.approx(STEPS_PER_SIGMA, rel=0.08)
@@ -463,8 +466,15 @@ def test_threads_find_the_same() -> None:
 
 
 def test_blocks_overlap_and_reach_the_end() -> None:
-    assert block_starts(96, 32) == [0, 16, 32, 48, 64]
-    assert block_starts(90, 32) == [0, 16, 32, 48, 58]
+    assert block_starts(96, 32) == [0, 21, 43, 64]
+    assert block_starts(54, 32) == [0, 11, 22]
+    for count, length in product((16, 33, 64, 96, 100, 299), (16, 32, 64)):
+        starts = block_starts(count, length)
+        if count < length:
+            assert starts == []
+            continue
+        assert starts[0] == 0 and starts[-1] == count - length
+        assert all(0 < b - a <= 2 * length / 3 + 1 for a, b in pairwise(starts))
     assert block_starts(16, 16) == [0] and block_starts(15, 16) == []
     # a mover that is there in the last frames only, which fill no block of their own
     cells = noise(48, (60, 80), 15)

@@ -34,6 +34,7 @@ WINDOW_FRAMES = 128  # of a picture of up to WINDOW_PIXELS
 WINDOW_PIXELS = 420_000
 SMALLEST_WINDOW = 64
 OVERLAP_FRAMES = 24
+SMALLEST_SIDE = 8  # pixels
 
 Report = Callable[[str, int, int | None], None]
 
@@ -93,7 +94,7 @@ def find(
     ``device``: of the U-Net and the stack search (cpu or cuda). ``weights``: a folder that
     ``warte sky train`` made; None takes those of the package. ``report`` is called with a step's
     name, the frames done and their number. Memory does not grow with the recording's length.
-    Raises InputError where the pictures hold nothing to work on (constant or saturated).
+    Raises InputError where the pictures hold nothing to work on (tiny, constant or saturated).
     """
     settings = settings or FindSettings()
     network = detect.load(None if weights is None else weights / detect.WEIGHTS, device)
@@ -188,7 +189,13 @@ def _stack(frames: list[np.ndarray]) -> np.ndarray:
 
 
 def check_light(frames: np.ndarray, recording: Recording) -> None:
-    """Raise InputError where the first window is constant or full throughout."""
+    """Raise InputError where the first window is tiny, constant or full throughout."""
+    height, width = frames.shape[1:]
+    if min(height, width) < SMALLEST_SIDE:
+        raise InputError(
+            f"{recording.path}: the pictures are {width}x{height} pixels; movers are looked for in "
+            f"{SMALLEST_SIDE}x{SMALLEST_SIDE} or more"
+        )
     low, high = float(frames.min()), float(frames.max())
     if low == high:
         raise InputError(

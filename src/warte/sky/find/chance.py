@@ -140,16 +140,17 @@ def _apart(shift: np.ndarray, way: np.ndarray) -> np.ndarray:
 def chance(scores: np.ndarray, same: float | None = None) -> Chance:
     """What ``scores`` say of chance; never that it makes less than white noise would.
 
-    ``same``: in white noise, how many of them tell the same. Scatter and tail then count as they
-    are at least, one standard error below what was seen: half the spread between two quantiles of
-    n Gaussian values is known to 1 / sqrt(n), and an accident of the copies must not hide a mover.
+    ``same``: in white noise, how many of them tell the same. All then count as they are at least,
+    one standard error below what was seen: half the spread between two quantiles of n Gaussian
+    values is known to 1 / sqrt(n), their median to 1.25 / sqrt(n), and an accident of the copies
+    must not hide a mover.
     A codec leaves more than copies show, and there they count as they were seen.
     """
     if len(scores) < FEWEST:
         return WHITE_NOISE
     low, dark, mid, bright, high = np.quantile(scores, [0.02, 0.1587, 0.5, 0.8413, 0.98])
-    surely = 1.0 if same is None else 1 - 1 / np.sqrt(max(len(scores) / same, 4.0))
-    spread = float(bright - dark) / 2
+    error = 0.0 if same is None else 1 / np.sqrt(max(len(scores) / same, 4.0))
+    surely, spread = 1 - error, float(bright - dark) / 2
     scatter = max(spread * surely, 1.0)
     tail = max(1.0, float(high - low) / (2 * 2.054 * max(spread, 1.0)) * surely)
-    return Chance(max(float(mid), 0.0), scatter, tail)
+    return Chance(max(float(mid) - 1.25 * error * spread, 0.0), scatter, tail)

@@ -74,18 +74,13 @@ def _larger(out: Any, a: Any, b: Any) -> None:
 
 
 @compiled
-def _raise_to(out: Any, a: Any) -> None:
+def _raise_to_sum(out: Any, one: Any, two: Any, a: Any, b: Any) -> None:
+    """``out`` raised to the larger of ``one`` and ``two`` plus the sum of ``a`` and ``b``."""
     for k in range(out.size):
-        out[k] = out[k] if out[k] > a[k] else a[k]
-
-
-@compiled
-def _raise_to_sum(out: Any, a: Any, b: Any, c: Any) -> None:
-    for k in range(out.size):
-        half = np.int8(b[k] + c[k])
+        half = np.int8(a[k] + b[k])
         half = half if half < MOST else np.int8(MOST)
         half = half if half > -MOST else np.int8(-MOST)
-        total = np.int8(a[k] + half)
+        total = np.int8((one[k] if one[k] > two[k] else two[k]) + half)
         out[k] = out[k] if out[k] > total else total
 
 
@@ -98,6 +93,9 @@ def layout(level: int, side: int, width: int, cells: int) -> tuple[np.ndarray, i
 
     A sum is stored where its path would be in the middle of all frames, if it went on straight. So
     whole paths lie at one place with their halves, and these nearly with theirs.
+
+    Below the last level, every second block takes the place of the one before the last: it is
+    used at once, and what is at work at a time fits into the second cache.
     """
     out = np.zeros((level, 2 ** (level - 1), 4), np.int64)
     numbers = {}
@@ -106,34 +104,38 @@ def layout(level: int, side: int, width: int, cells: int) -> tuple[np.ndarray, i
         numbers[k] = side
     size = 0
     for k in range(level - 2, 0, -1):
-        for b in range(2 ** (level - k)):
-            rim = abs(b // 2 * 2 + 1 - 2 ** (level - k - 1)) * (width + 1)
-            if k < level - 2:
-                rim += out[k + 1, b // 2, 1]
-            out[k, b] = numbers[k], rim, size, cells + 2 * rim
-            size += numbers[k] ** 2 * (cells + 2 * rim)
-    return out, int(size)
+        blocks = 2 ** (level - k)
+        rims = [abs(b // 2 * 2 + 1 - blocks // 2) * (width + 1) for b in range(blocks)]
+        if k < level - 2:
+            rims = [rim + int(out[k + 1, b // 2, 1]) for b, rim in enumerate(rims)]
+        places = blocks if k == level - 2 else 2
+        needs = [numbers[k] ** 2 * (cells + 2 * rim) for rim in rims]
+        each = [max(needs[place::places]) for place in range(places)]
+        for b, rim in enumerate(rims):
+            start = size + sum(each[: b % places])
+            out[k, b] = numbers[k], rim, start, cells + 2 * rim
+        size += sum(each)
+    return out, size
 
 
 @compiled
-def _pairs(
-    lines: Any, grid: Any, square: Any, start: int, place: int, room: Any, shape: Any
+def _pair(
+    lines: Any, grid: Any, square: Any, start: int, place: int, room: Any, shape: Any, b: int
 ) -> None:
-    """Sums of two frames each, for the strip from ``place`` on, into the room."""
+    """Sums of the two frames of block ``b``, for the strip from ``place`` on, into the room."""
     up = square.level - 1
-    for b in range(1 << up):
-        n, out, size = shape[1, b, 0], shape[1, b, 2], shape[1, b, 3]
-        begin = (start + 2 * b) * grid.line + grid.pad + place - shape[1, b, 1]
-        for ry in range(n):
-            for rx in range(n):
-                iy, ix = (square.y0 >> up) + ry, (square.x0 >> up) + rx
-                along = (2 * b + 1 - (1 << up)) * (iy * grid.width + ix)
-                first = begin + along - (iy >> 1) * grid.width - (ix >> 1)
-                second = begin + along + grid.line
-                second += (iy - (iy >> 1)) * grid.width + ix - (ix >> 1)
-                one, two = lines[square.images[0, ry, rx]], lines[square.images[1, ry, rx]]
-                _add(room[out : out + size], one[first : first + size], two[second : second + size])
-                out += size
+    n, out, size = shape[1, b, 0], shape[1, b, 2], shape[1, b, 3]
+    begin = (start + 2 * b) * grid.line + grid.pad + place - shape[1, b, 1]
+    for ry in range(n):
+        for rx in range(n):
+            iy, ix = (square.y0 >> up) + ry, (square.x0 >> up) + rx
+            along = (2 * b + 1 - (1 << up)) * (iy * grid.width + ix)
+            first = begin + along - (iy >> 1) * grid.width - (ix >> 1)
+            second = begin + along + grid.line
+            second += (iy - (iy >> 1)) * grid.width + ix - (ix >> 1)
+            one, two = lines[square.images[0, ry, rx]], lines[square.images[1, ry, rx]]
+            _add(room[out : out + size], one[first : first + size], two[second : second + size])
+            out += size
 
 
 @compiled
@@ -155,26 +157,34 @@ def _halves(shape: Any, square: Any, width: int, k: int, iy: int, ix: int, b: in
 
 
 @compiled
+def _block(room: Any, shape: Any, square: Any, width: int, k: int, b: int) -> None:
+    """Sums of block ``b`` at level ``k`` from those of its halves."""
+    up = square.level - k
+    n, rim, out, size = shape[k, b, 0], shape[k, b, 1], shape[k, b, 2], shape[k, b, 3]
+    for ry in range(n):
+        for rx in range(n):
+            iy, ix = (square.y0 >> up) + ry, (square.x0 >> up) + rx
+            one, two = _halves(shape, square, width, k, iy, ix, b)
+            one, two = one - rim, two - rim
+            a, c = room[one : one + size], room[two : two + size]
+            if k == 4:  # twice as much fits into 8 bits no more
+                _add_within(room[out : out + size], a, c)
+            else:
+                _add(room[out : out + size], a, c)
+            out += size
+
+
+@compiled
 def _sums(
     lines: Any, grid: Any, square: Any, start: int, place: int, room: Any, shape: Any
 ) -> None:
     """Sums of a quarter of the frames and less, for the strip from ``place`` on."""
-    _pairs(lines, grid, square, start, place, room, shape)
-    for k in range(2, square.level - 1):
-        up = square.level - k
-        for b in range(1 << up):
-            n, rim, out, size = shape[k, b, 0], shape[k, b, 1], shape[k, b, 2], shape[k, b, 3]
-            for ry in range(n):
-                for rx in range(n):
-                    iy, ix = (square.y0 >> up) + ry, (square.x0 >> up) + rx
-                    one, two = _halves(shape, square, grid.width, k, iy, ix, b)
-                    one, two = one - rim, two - rim
-                    a, c = room[one : one + size], room[two : two + size]
-                    if k == 4:  # twice as much fits into 8 bits no more
-                        _add_within(room[out : out + size], a, c)
-                    else:
-                        _add(room[out : out + size], a, c)
-                    out += size
+    for pair in range(1 << (square.level - 1)):
+        _pair(lines, grid, square, start, place, room, shape, pair)
+        b, k = pair, 1
+        while b & 1 and k < square.level - 2:  # both halves of the block above are there
+            b, k = b >> 1, k + 1
+            _block(room, shape, square, grid.width, k, b)
 
 
 @compiled
@@ -197,11 +207,10 @@ def _best(
         out[k] = -128
     for y in range(HALF):
         for x in range(HALF):
-            largest = work[2 + y * HALF + x][:size]
-            _raise_to(largest, work[2 + (y + 1) * HALF + x][:size])
+            upper, lower = work[2 + y * HALF + x][:size], work[2 + (y + 1) * HALF + x][:size]
             one, two = _halves(shape, square, width, below, hy + y, hx + x, 0)
             one, two = one + begin, two + begin
-            _raise_to_sum(out, largest, room[one : one + size], room[two : two + size])
+            _raise_to_sum(out, upper, lower, room[one : one + size], room[two : two + size])
 
 
 @compiled
@@ -417,3 +426,58 @@ def climb(
                 path[2 * end] += (top % 3 - 1) * step
                 path[2 * end + 1] += (top // 3 - 1) * step
                 best[n] = sums[top]
+
+
+@compiled
+def best_intervals(values: Any, inside: Any, fewest: int) -> Any:
+    """For each path the frames between which its mean stands out most.
+
+    ``values``, ``inside``: (n, T); ``fewest`` frames at least. Returns first and last frame and the
+    sigma, (n,) each; -inf where there is no light. A mover enters, leaves, or goes into the Earth's shadow.
+    """
+    number, count = values.shape
+    first, last = np.zeros(number, np.int64), np.full(number, count - 1)
+    sigma = np.full(number, -np.inf)
+    for n in range(number):
+        for a in range(count):
+            total, seen = 0.0, 0
+            for b in range(a, count):
+                total += values[n, b]
+                seen += inside[n, b]
+                # the root is wanted where the square is larger alone
+                if seen >= fewest and total > 0:
+                    score = total * total / seen
+                    if score > sigma[n]:
+                        first[n], last[n], sigma[n] = a, b, score
+        sigma[n] = np.sqrt(sigma[n]) if sigma[n] > 0 else -np.inf
+    return first, last, sigma
+
+
+@compiled
+def trailed(fine: Any, moves: Any, factor: int, limit: int, work: Any, picture: Any) -> None:
+    """Frames filtered with a trail, as `velocity.trailed` makes them, into ``picture``.
+
+    ``fine`` (T, size) int16, each frame as one line; ``moves`` (n, 2): by how many cells the two
+    copies of each doubling are moved, back and ahead; ``factor``: of the last step, in 256ths;
+    ``work`` (2, size) int16; ``picture`` (T, size) int8.
+    """
+    size = fine.shape[1]
+    for t in range(len(fine)):
+        total = fine[t]
+        for j in range(len(moves)):
+            back, ahead = moves[j, 0], moves[j, 1]
+            out = work[j % 2]
+            start = min(max(0, back, -ahead), size)
+            stop = max(min(size, size + back, size - ahead), start)
+            a, b = total[start - back : stop - back], total[start + ahead : stop + ahead]
+            within = out[start:stop]
+            for k in range(within.size):
+                within[k] = a[k] + b[k]
+            out[:start] = 0
+            out[stop:] = 0
+            total = out
+        shown = picture[t]
+        for k in range(size):
+            value = np.int16(128 + total[k] * factor) >> 8
+            value = value if value < limit else limit
+            shown[k] = value if value > -limit else -limit

@@ -34,11 +34,11 @@ class FaintSettings:
     speed_max_px: float = 15.0  # fastest motion tried (pixels per frame)
     trail_from_px: float = 5.0  # from this speed on trails are tried too (pixels per frame)
     long_from_px: float = 8.0  # trails so long are looked for at every second place along them
-    hit: float = 3.6  # sigma at which a block of 32 frames is looked at
-    pair: float = 4.2  # sigma it must reach with its neighbour in time
+    hit: float = 3.7  # sigma at which a block of 32 frames is looked at
+    pair: float = 4.7  # sigma it must reach with its neighbour in time
     alone: float = 4.7  # or alone
     slow_px: float = 6.0  # up to this speed blocks of 64 frames are tried, too (pixels per frame)
-    slow: float = 4.2  # sigma that one of these must reach
+    slow: float = 4.5  # sigma that one of these must reach
     keep: int = 20000  # of the paths of points, so many are looked at more closely
     keep_trail: int = 4000  # of the trailed ones: short, long in x, long in y
     path: float = 5.3  # sigma a lengthened path must reach, in cells

@@ -84,7 +84,7 @@ def median_of(frames: np.ndarray) -> np.ndarray:
     low, high = (len(frames) - 1) // 2, len(frames) // 2
 
     def strip(y: int) -> None:
-        part = np.partition(frames[:, y : y + 16], (low, high), axis=0)
+        part = np.sort(frames[:, y : y + 16], axis=0)  # faster than to part them
         out[y : y + 16] = 0.5 * (part[low] + part[high])
 
     on_threads(strip, range(0, frames.shape[1], 16))
@@ -261,7 +261,7 @@ def quantiles(values: np.ndarray, shares: tuple[float, ...]) -> list[np.ndarray]
     count = len(values)
     places = [float(np.clip(s * (count + 1 / 3) - 2 / 3, 0, count - 1)) for s in shares]
     pairs = [(int(place), min(int(place) + 1, count - 1)) for place in places]
-    ordered = np.partition(values, sorted({k for pair in pairs for k in pair}), axis=0)
+    ordered = np.sort(values, axis=0)
     return [
         ordered[low] + np.float32(place - low) * (ordered[high] - ordered[low])
         for place, (low, high) in zip(places, pairs, strict=True)

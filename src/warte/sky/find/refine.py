@@ -268,20 +268,6 @@ def best_of(walk: Walk, limit: int) -> Walk:
     return walk.take(torch.argsort(-walk.score)[:limit])
 
 
-def best_interval(values: np.ndarray, inside: np.ndarray) -> tuple[int, int, float]:
-    """First and last frame between which the mean stands out most, and its sigma.
-
-    ``values``, ``inside``: (T,). A mover enters, leaves, or goes into the Earth's shadow.
-    """
-    total = np.concatenate([[0.0], np.cumsum(values)])
-    number = np.concatenate([[0], np.cumsum(inside)])
-    sums = total[None, :] - total[:, None]
-    counts = number[None, :] - number[:, None]
-    score = np.where(counts >= FEWEST_FRAMES, sums / np.sqrt(np.maximum(counts, 1)), -np.inf)
-    a, b = np.unravel_index(int(score.argmax()), score.shape)
-    return int(a), int(b) - 1, float(score[a, b])
-
-
 def distinct(paths: Paths, radius: float, most: int = MOST) -> np.ndarray:
     """Indices of the paths that are best among those that share most of their way, best first.
 
@@ -312,29 +298,25 @@ def refine(cells: Tensor, candidates: Candidates, *, threshold: float, blur: flo
     ``cells`` (T, h, w) float32 in sigma; ``blur``: correlation length of its noise in cells.
     """
     if not len(candidates):
-        return _paths([])
+        return Paths(*(np.zeros(0) for _ in Paths.__dataclass_fields__))
     walk = best_of(sharpen(cells, candidates, blur), SHARPENED)
     walk = best_of(lengthen(cells, walk, blur, HALFWAY), FOLLOWED)
-    ends, t0, t1, trail, score = lengthen(cells, walk, blur, len(cells))
+    ends, t0, t1, trail, _ = lengthen(cells, walk, blur, len(cells))
     every = torch.arange(cells.shape[0], device=cells.device).expand(len(ends), -1)
     values, inside = sample_paths(cells, ends, t0, t1, every, trail)
     velocity = (ends[:, 2:] - ends[:, :2]) / (t1 - t0)[:, None]
     values = values / sample_noise(velocity, trail, blur)[:, None]
     origin = (ends[:, :2] - velocity * t0[:, None]).cpu().numpy()
-    rows = []
-    for n in torch.nonzero(score > threshold - 0.5)[:, 0].tolist():
-        a, b, sigma = best_interval(values[n].cpu().numpy(), inside[n].cpu().numpy())
-        if sigma >= threshold:
-            rows.append((*origin[n], *velocity[n].tolist(), a, b, sigma, float(trail[n])))
-    paths = _paths(rows)
+    first, last, sigma = compiled.best_intervals(
+        values.cpu().numpy(), inside.cpu().numpy(), FEWEST_FRAMES
+    )
+    columns = (*origin.T, *velocity.T.cpu().numpy(), first, last, sigma, trail.cpu().numpy())
+    paths = take(
+        Paths(*(np.asarray(c, float) for c in columns)), np.flatnonzero(sigma >= threshold)
+    )
     return take(paths, distinct(paths, radius=1.5))
 
 
 def take(paths: Paths, index: np.ndarray) -> Paths:
     """The paths at ``index``."""
     return Paths(*(getattr(paths, name)[index] for name in Paths.__dataclass_fields__))
-
-
-def _paths(rows: list[tuple[float, ...]]) -> Paths:
-    table = np.array(rows, float).reshape(len(rows), 8)
-    return Paths(*table.T)

@@ -145,11 +145,13 @@ def harvest(
 ) -> Candidates:
     """All paths of the tier over its thresholds, of each place the best velocity of a tile, in the
     blocks of frames from ``starts`` on. ``sigma``: noise of the sums."""
-    found = []
-    for region in some:
-        hit, mates = look(tree, tier, region, starts, tier.hit * sigma)
-        found.append(candidates(tier, hit, mates, sigma))
-    return join(found)
+    if not some:
+        return join([])
+    found = [look(tree, tier, region, starts, tier.hit * sigma) for region in some]
+    hits, mates = zip(*found, strict=True)
+    hit = Hits(*(torch.cat(column) for column in zip(*hits, strict=True)))
+    mate = Mates(*(torch.cat(column) for column in zip(*mates, strict=True)))
+    return candidates(tier, hit, mate, sigma)
 
 
 def candidates(tier: Tier, hit: Hits, mates: Mates, sigma: float) -> Candidates:

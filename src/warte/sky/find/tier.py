@@ -111,12 +111,12 @@ def strips(frames: Frames, region: Region) -> list[tuple[int, int]]:
 
 
 def block_starts(count: int, length: int) -> list[int]:
-    """First frames of blocks of ``length``, each half over the one before, in ``count`` frames; the
-    last one ends with them."""
-    starts = list(range(0, count - length + 1, length // 2))
-    if starts and starts[-1] + length < count:
-        starts.append(count - length)
-    return starts
+    """First frames of blocks of ``length`` that cover ``count`` frames evenly, each at least a
+    third over the one before."""
+    if count < length:
+        return []
+    number = ceil((count - length) / (length * 2 / 3)) + 1
+    return [round(k) for k in np.linspace(0, count - length, number)]
 
 
 @cache

@@ -25,13 +25,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from warte.sky.find import compiled
 from warte.sky.find.compiled import MOST
 
 FINE_STEPS = 8  # steps per sigma before the samples of a trail are added
 STEPS_PER_SIGMA = 2  # grey levels of the 8-bit sums per sigma of one frame
 CLIP_SIGMA = 3  # one frame counts at most so much: a glint or a cosmic ray is not a track
 SIDE = 16  # velocities each way of a patch
-TRAIL_FRAMES = 8  # frames whose trails are made at a time
 TRAILS_MOST = 12  # velocities whose trailed frames stay, where that many fit into
 TRAILS_BYTES = 80_000_000  # memory; those that a patch needs stay in any case
 
@@ -166,6 +166,11 @@ def trail_sigma(moves: list[tuple[int, int, int, int]], stretch: int, blur: floa
     return float(np.sqrt(np.exp(-squared / (4 * blur**2)).sum()))
 
 
+def trail_factor(sigma: float) -> int:
+    """From the sum of a trail's samples to the steps of the sums, in 256ths."""
+    return round(256 * STEPS_PER_SIGMA / (FINE_STEPS * sigma))
+
+
 def doubled(total: Tensor, dy: int, dx: int, by: int, bx: int, out: Tensor) -> Tensor:
     """``out[y, x] = total[y - by, x - bx] + total[y + dy - by, x + dx - bx]``.
 
@@ -190,25 +195,39 @@ def doubled(total: Tensor, dy: int, dx: int, by: int, bx: int, out: Tensor) -> T
 
 
 def trailed(
-    fine: Tensor,
-    moves: list[tuple[int, int, int, int]],
-    sigma: float,
-    work: list[Tensor],
-    out: Tensor,
-) -> Tensor:
-    """Frames filtered with a trail, as 8-bit steps, into ``out``.
+    fine: Tensor, moves: list[tuple[int, int, int, int]], sigma: float, out: Tensor
+) -> None:
+    """Frames filtered with a trail, as 8-bit steps, into ``out``, like ``fine`` but int8.
 
     ``fine``: (T, H, W) int16, FINE_STEPS a sigma; ``moves``, ``sigma``: see `trail_moves`,
-    `trail_sigma`. ``work``: two arrays like ``fine``, overwritten.
+    `trail_sigma`.
     """
-    total = fine
+    if fine.device.type != "cpu":
+        trailed_by_tensors(fine, moves, sigma, out)
+        return
+    width, size = fine.shape[2], fine.shape[1] * fine.shape[2]
+    places = [(by * width + bx, (dy - by) * width + dx - bx) for dy, dx, by, bx in moves]
+    compiled.trailed(
+        fine.view(-1, size).numpy(),
+        np.array(places, np.int64).reshape(-1, 2),
+        trail_factor(sigma),
+        CLIP_SIGMA * STEPS_PER_SIGMA,
+        np.empty((2, size), np.int16),
+        out.view(-1, size).numpy(),
+    )
+
+
+def trailed_by_tensors(
+    fine: Tensor, moves: list[tuple[int, int, int, int]], sigma: float, out: Tensor
+) -> None:
+    """`trailed` by PyTorch."""
+    total, work = fine, [torch.empty_like(fine) for _ in range(2)]
     for j, move in enumerate(moves):
         total = doubled(total, *move, work[j % 2])
-    factor = STEPS_PER_SIGMA / (FINE_STEPS * sigma)
     limit = CLIP_SIGMA * STEPS_PER_SIGMA
-    half = torch.full((), 128, dtype=total.dtype, device=total.device)  # integers: times faster
-    scaled = torch.add(half, total, alpha=round(factor * 256), out=work[len(moves) % 2])
-    return out.copy_(scaled.bitwise_right_shift_(8)).clamp_(-limit, limit)
+    half = torch.full((), 128, dtype=total.dtype, device=total.device)
+    scaled = torch.add(half, total, alpha=trail_factor(sigma), out=work[len(moves) % 2])
+    out.copy_(scaled.bitwise_right_shift_(8)).clamp_(-limit, limit)
 
 
 class Frames:
@@ -271,7 +290,6 @@ class VelocityTree:
         # each the frames as one line, see `Frames`: as they are, or as trails
         self.lines = frames.still if frames.fine is None else frames.empty(self.trails_kept)
         self.rooms: dict[str, Tensor] = {}
-        self.work: list[Tensor] = []
 
     def room(self, name: str, *shape: int) -> Tensor:
         """Memory for int8 of this shape; kept, because fresh memory is slow."""
@@ -291,7 +309,9 @@ class VelocityTree:
             return self.rows[key]
         full = len(self.rows) >= self.trails_kept
         row = self.rows.popitem(last=False)[1] if full else len(self.rows)
-        self._fill_trails(*key, self.frames.fine, self.frames.picture(self.lines[row]))
+        moves = trail_moves(key[1], key[0], self.frames.stretch)
+        sigma = trail_sigma(moves, self.frames.stretch, self.frames.blur)
+        trailed(self.frames.fine, moves, sigma, self.frames.picture(self.lines[row]))
         self.rows[key] = row
         return row
 
@@ -311,17 +331,6 @@ class VelocityTree:
             for side, hy, hx in ((0, iy // 2, ix // 2), (1, iy - iy // 2, ix - ix // 2)):
                 out[side, ry, rx] = self.row(2 * hy, 2 * (ix if self.frames.stretch == 2 else hx))
         return out
-
-    def _fill_trails(self, vy: int, vx: int, fine: Tensor, picture: Tensor) -> None:
-        if not self.work:
-            self.work = [torch.empty_like(fine[:TRAIL_FRAMES]) for _ in range(2)]
-        out = torch.empty_like(fine[:TRAIL_FRAMES], dtype=torch.int8)
-        moves = trail_moves(vx, vy, self.frames.stretch)
-        sigma = trail_sigma(moves, self.frames.stretch, self.frames.blur)
-        for start in range(0, len(fine), TRAIL_FRAMES):
-            some = fine[start : start + TRAIL_FRAMES]
-            work = [room[: len(some)] for room in self.work]
-            picture[start : start + len(some)] = trailed(some, moves, sigma, work, out[: len(some)])
 
     def halves(self, level: int, y0: int, x0: int, start: int, rows: tuple[int, int]) -> Patch:
         """Sums over half of ``2**level`` frames from frame ``start`` on, for paths through ``rows``
