@@ -433,7 +433,8 @@ def best_intervals(values: Any, inside: Any, fewest: int) -> Any:
     """For each path the frames between which its mean stands out most.
 
     ``values``, ``inside``: (n, T); ``fewest`` frames at least. Returns first and last frame and the
-    sigma, (n,) each; -inf where there is no light. A mover enters, leaves, or goes into the Earth's shadow.
+    sigma, (n,) each; -inf where there is no light. A mover enters, leaves, or goes into the
+    Earth's shadow.
     """
     number, count = values.shape
     first, last = np.zeros(number, np.int64), np.full(number, count - 1)
@@ -478,6 +479,6 @@ def trailed(fine: Any, moves: Any, factor: int, limit: int, work: Any, picture: 
             total = out
         shown = picture[t]
         for k in range(size):
-            value = np.int16(128 + total[k] * factor) >> 8
+            value: Any = np.int16(128 + total[k] * factor) >> 8
             value = value if value < limit else limit
             shown[k] = value if value > -limit else -limit
