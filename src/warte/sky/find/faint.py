@@ -23,7 +23,7 @@ from warte.sky.find.stack import join, search
 from warte.sky.find.tier import Tier
 
 # A fit at full resolution finds so much more than the sum of cells did (sigma); rarely more.
-FIT_GAINS = 1.2
+FIT_GAINS = 1.0
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ sigma of the point spread function.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 from queue import SimpleQueue
@@ -141,7 +142,7 @@ def noise_of(tree: VelocityTree, tier: Tier) -> float:
 
 
 def harvest(
-    tree: VelocityTree, tier: Tier, some: list[Region], starts: list[int], sigma: float
+    tree: VelocityTree, tier: Tier, some: Sequence[Region], starts: list[int], sigma: float
 ) -> Candidates:
     """All paths of the tier over its thresholds, of each place the best velocity of a tile, in the
     blocks of frames from ``starts`` on. ``sigma``: noise of the sums."""

@@ -78,7 +78,8 @@ class Region:
     held: np.ndarray
 
 
-def regions(tier: Tier) -> list[Region]:
+@cache
+def regions(tier: Tier) -> tuple[Region, ...]:
     """Squares of SIDE x SIDE velocities that hold those of the tier.
 
     Each is followed by its mirror image, which needs the same trails, seen from the other end.
@@ -95,7 +96,7 @@ def regions(tier: Tier) -> list[Region]:
             some = held.any((1, 2))
             if some.any():
                 out.append(Region(sy, sx, tiles[some], held[some]))
-    return out
+    return tuple(out)
 
 
 def strips(frames: Frames, region: Region) -> list[tuple[int, int]]:
