@@ -213,7 +213,7 @@ def find_movers(
     false_tracks: Annotated[
         float | None,
         typer.Option(
-            help="Faint tracks that noise alone may make, per 100 frames; 0.1 if left out."
+            help="Faint tracks that noise alone may make, per 100 frames; 0.05 if left out."
         ),
     ] = None,
     video: Annotated[

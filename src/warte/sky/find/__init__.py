@@ -45,7 +45,7 @@ class FindSettings:
 
     speed_max_px: float = 15.0  # fastest motion of the faint search (pixels per frame)
     faint: bool = True  # search for movers too faint for any single frame
-    false_tracks: float = 0.1  # faint tracks that noise alone may make (per window of 100 frames)
+    false_tracks: float = 0.05  # faint tracks that noise alone may make (per window of 100 frames)
 
     def __post_init__(self) -> None:
         if not 0.5 <= self.speed_max_px <= 60:

@@ -42,7 +42,7 @@ class FaintSettings:
     keep: int = 20000  # of the paths of points, so many are looked at more closely
     keep_trail: int = 4000  # of the trailed ones: short, long in x, long in y
     path: float = 5.3  # sigma a lengthened path must reach, in cells
-    false_tracks: float = 0.1  # expected number of false tracks in a window
+    false_tracks: float = 0.05  # expected number of false tracks in a window
     fits_max: int = 160  # at most so many paths are fitted in a window
 
 

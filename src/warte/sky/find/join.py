@@ -149,11 +149,12 @@ def blinks(track: Track) -> bool:
 def fly_together(a: Track, b: Track) -> bool:
     """Whether two tracks keep the same distance, as the lamps of one aircraft do."""
     both, i, j = np.intersect1d(a.frame, b.frame, return_indices=True)
-    if len(both) < max(4, 0.4 * min(len(a.frame), len(b.frame))):
+    if len(both) < max(3, 0.4 * min(len(a.frame), len(b.frame))):
         return False
     dx, dy = a.x[i] - b.x[j], a.y[i] - b.y[j]
     apart = float(np.hypot(np.median(dx), np.median(dy)))
-    loose = float(np.hypot(dx - np.median(dx), dy - np.median(dy)).max())
+    # a path may go astray at its ends
+    loose = float(np.quantile(np.hypot(dx - np.median(dx), dy - np.median(dy)), 0.9))
     moved = float(np.hypot(np.ptp(a.x[i]), np.ptp(a.y[i])))
     return apart < LAMPS_PX and loose < max(1.5, 0.15 * apart) and moved > 2 * loose
 
@@ -169,10 +170,21 @@ def group_lamps(tracks: list[Track]) -> list[Track]:
         lead, rest = rest[0], rest[1:]
         team = [t for t in rest if fly_together(lead, t)]
         if team and (any(blinks(t) for t in (lead, *team)) or abreast(lead, team)):
-            rest = [t for t in rest if not any(t is mate for mate in team)]
-            lead = one_aircraft([lead, *team])
+            lamps = [lead, *team]
+            rest = [t for t in rest if not (any(t is mate for mate in team) or strays(t, lamps))]
+            lead = one_aircraft(lamps)
         out.append(lead)
     return out
+
+
+def strays(track: Track, lamps: list[Track]) -> bool:
+    """Whether a track goes from one lamp to another: most of it lies on one or the other."""
+    apart = np.full(len(track.frame), np.inf)
+    for lamp in lamps:
+        both, i, j = np.intersect1d(track.frame, lamp.frame, return_indices=True)
+        if len(both):
+            apart[i] = np.minimum(apart[i], np.hypot(track.x[i] - lamp.x[j], track.y[i] - lamp.y[j]))
+    return bool((apart < SAME_PX).mean() > 0.8)
 
 
 def abreast(lead: Track, team: list[Track]) -> bool:

@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 
 PAIR_FRAMES = 6  # a tracklet starts from two blobs at most so many frames apart
-FEWEST_BLOBS = 4  # of a tracklet of points; two are enough for long streaks
+FEWEST_BLOBS = 4  # of a tracklet of points; fewer are enough for long streaks and short meteors
 MISSING_FRAMES = 14  # a mover may vanish for so long (blinking, frozen by a codec)
 GATE_PX = 2.0  # a blob lies so near the path
 STREAK_PX = 8.0  # a blob at least so long tells its motion by itself
 STREAK_SNR = 12.0
+FLIGHT_SNR = 5.0  # each blob of a short meteor, and twice as much together
+FLIGHT_PX = 4.0  # its steps, pixels per frame
 TWINKLE_PX = 3.0  # blobs so near each other
 TWINKLE_FRAMES = 60  # and so many frames apart are one star
 
@@ -190,8 +192,27 @@ def is_mover(blobs: Blobs, chain: np.ndarray) -> bool:
     streaks = (np.hypot(*blobs.streak[chain].T) > 0) & (blobs.snr[chain] > STREAK_SNR)
     if len(chain) >= 2 and streaks.sum() >= 2:
         return moved > STREAK_PX / 2
+    if lasted == len(chain) < FEWEST_BLOBS:
+        return is_flight(blobs, chain)
     dense = len(chain) >= max(FEWEST_BLOBS, 0.2 * lasted)
     return dense and moved > 4.0 and moved > 2.5 * _jitter(blobs, chain)
+
+
+def is_flight(blobs: Blobs, chain: np.ndarray) -> bool:
+    """Whether two or three blobs in frames that follow each other are a short meteor: bright, in
+    even steps; two must be streaks that lie along their way and are about as long."""
+    snr, xy, streak = blobs.snr[chain], blobs.xy[chain], blobs.streak[chain]
+    if len(chain) < 2 or snr.min() < FLIGHT_SNR or np.hypot.reduce(snr) < 2 * FLIGHT_SNR:
+        return False
+    steps = np.diff(xy, axis=0)
+    speed = float(np.hypot(*steps.mean(0)))
+    if speed < FLIGHT_PX:
+        return False
+    if len(chain) > 2:
+        return float(np.hypot(*(steps[1] - steps[0]))) < GATE_PX + 0.4 * speed
+    length = np.hypot(*streak.T)
+    along = np.abs(streak @ steps[0]) / np.maximum(length * speed, 1e-9)
+    return bool(along.min() > np.cos(np.deg2rad(25)) and (length > 0.4 * speed).all())
 
 
 def _jitter(blobs: Blobs, chain: np.ndarray) -> float:
