@@ -104,6 +104,26 @@ def test_a_blinking_pair_is_one_aircraft() -> None:
     np.testing.assert_allclose(one.snr, one.flux / one.flux_err)
 
 
+def test_a_path_between_lamps_and_one_that_ends_astray_are_the_aircrafts() -> None:
+    rng = np.random.default_rng(26)
+    left = track(range(80), (10, 20), (2, 1), rng)
+    right = track(range(80), (6, 28), (2, 1), rng)
+    # at the left lamp first, at the right one in the end
+    t = np.arange(60)
+    side = np.clip((t - 24) / 12, 0, 1)
+    stray = track(t, (10, 20), (2, 1), rng)
+    stray.x[:] += -4 * side
+    stray.y[:] += 8 * side
+    flash = track(range(70, 73), (22, 44), (2, 1), rng, snr=30.0)
+    astray = track(range(40), (14, 12), (2, 1), rng)
+    astray.x[37:] += [2.0, 4.0, 7.0]
+    (one,) = group_lamps([left, right, stray, flash, astray])
+    assert one.lamps == 4  # the stray path is none of its own
+    # one that leaves the lamps flies alone
+    turned = track(range(60), (10, 20), (1, 2), rng)
+    assert len(group_lamps([left, right, turned])) == 2
+
+
 def test_what_flies_otherwise_is_no_lamp() -> None:
     rng = np.random.default_rng(7)
     strobe = np.where(np.arange(60) % 12 < 2, 60.0, 4.0)

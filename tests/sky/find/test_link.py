@@ -143,3 +143,42 @@ def test_two_points_are_no_mover() -> None:
     blobs = blobs_of(table)
     assert (blobs.streak == 0).all()
     assert not is_mover(blobs, np.array([0, 1]))
+
+
+def flight(xy: list[tuple[float, float]], snr: list[float], streak: tuple[float, float]) -> Blobs:
+    """Blobs in frames that follow each other."""
+    number = len(xy)
+    return Blobs(
+        np.arange(number), np.array(xy, float), np.array(snr), np.tile(streak, (number, 1))
+    )
+
+
+@pytest.mark.parametrize(
+    ("xy", "snr", "streak", "is_one"),
+    [
+        ([(0, 0), (12, 9), (25, 17)], [8.0, 14.0, 9.0], (0, 0), True),
+        ([(0, 0), (12, 9), (25, 17)], [8.0, 14.0, 4.0], (0, 0), False),  # it is gone
+        ([(0, 0), (12, 9), (25, 17)], [5.2, 5.3, 5.1], (0, 0), False),  # too faint together
+        ([(0, 0), (12, 9), (0, 1)], [8.0, 14.0, 9.0], (0, 0), False),  # to and fro
+        ([(0, 0), (1.5, 2), (3, 4)], [8.0, 14.0, 9.0], (0, 0), False),  # too slow for a meteor
+        ([(0, 0), (12, 9)], [8.0, 9.0], (12, 9), True),
+        ([(0, 0), (12, 9)], [8.0, 9.0], (-12, -9), True),  # a streak has no direction
+        ([(0, 0), (12, 9)], [8.0, 9.0], (9, -12), False),  # across its way
+        ([(0, 0), (12, 9)], [8.0, 9.0], (0, 0), False),  # two points are any two points
+        ([(0, 0), (48, 36)], [8.0, 9.0], (12, 9), False),  # far too short for its way
+        ([(0, 0)], [30.0], (12, 9), False),
+    ],
+)
+def test_short_meteors(
+    xy: list[tuple[float, float]], snr: list[float], streak: tuple[float, float], is_one: bool
+) -> None:
+    blobs = flight(xy, snr, streak)
+    assert is_mover(blobs, np.arange(len(xy))) == is_one
+    chains = link(blobs, 30.0)
+    assert [chain.tolist() for chain in chains] == ([list(range(len(xy)))] if is_one else [])
+
+
+def test_a_short_chain_with_gaps_is_no_meteor() -> None:
+    blobs = flight([(0, 0), (12, 9), (25, 17)], [8.0, 14.0, 9.0], (0, 0))
+    apart = Blobs(np.array([0, 1, 3]), blobs.xy, blobs.snr, blobs.streak)
+    assert not is_mover(apart, np.arange(3))

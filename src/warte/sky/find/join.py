@@ -183,7 +183,8 @@ def strays(track: Track, lamps: list[Track]) -> bool:
     for lamp in lamps:
         both, i, j = np.intersect1d(track.frame, lamp.frame, return_indices=True)
         if len(both):
-            apart[i] = np.minimum(apart[i], np.hypot(track.x[i] - lamp.x[j], track.y[i] - lamp.y[j]))
+            here = np.hypot(track.x[i] - lamp.x[j], track.y[i] - lamp.y[j])
+            apart[i] = np.minimum(apart[i], here)
     return bool((apart < SAME_PX).mean() > 0.8)
 
 
