@@ -159,11 +159,11 @@ def flight(xy: list[tuple[float, float]], snr: list[float], streak: tuple[float,
         ([(0, 0), (12, 9), (25, 17)], [8.0, 14.0, 9.0], (0, 0), True),
         ([(0, 0), (12, 9), (25, 17)], [8.0, 14.0, 4.0], (0, 0), False),  # it is gone
         ([(0, 0), (12, 9), (25, 17)], [5.2, 5.3, 5.1], (0, 0), False),  # too faint together
-        ([(0, 0), (12, 9), (0, 1)], [8.0, 14.0, 9.0], (0, 0), False),  # to and fro
+        ([(0, 0), (14, 0), (14, 14)], [8.0, 14.0, 9.0], (0, 0), False),  # round a corner
         ([(0, 0), (1.5, 2), (3, 4)], [8.0, 14.0, 9.0], (0, 0), False),  # too slow for a meteor
         ([(0, 0), (12, 9)], [8.0, 9.0], (12, 9), True),
         ([(0, 0), (12, 9)], [8.0, 9.0], (-12, -9), True),  # a streak has no direction
-        ([(0, 0), (12, 9)], [8.0, 9.0], (9, -12), False),  # across its way
+        ([(0, 0), (12, 9)], [8.0, 9.0], (2, 15), False),  # off its way
         ([(0, 0), (12, 9)], [8.0, 9.0], (0, 0), False),  # two points are any two points
         ([(0, 0), (48, 36)], [8.0, 9.0], (12, 9), False),  # far too short for its way
         ([(0, 0)], [30.0], (12, 9), False),
