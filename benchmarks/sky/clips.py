@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,20 @@ def faint_clip(snr: float, exposure: float, seed: int) -> tuple[np.ndarray, Trac
     """100 frames of 640x480 with one satellite of this per-frame SNR, speed 0.3 to 15 px/frame."""
     rng = np.random.default_rng(seed)
     return simulate(presets.faint(snr, rng=rng, exposure=exposure), rng)
+
+
+def crowd_clip(snr: float, seed: int, movers: int = 8) -> tuple[np.ndarray, Tracks]:
+    """100 frames of 640x480 with so many satellites of this per-frame SNR anywhere in the picture,
+    as fast as those of `faint_clip`: the errors within one track go together, those of several do
+    not."""
+    rng = np.random.default_rng(seed)
+    scene = presets.faint(snr, rng=rng)
+    satellites = []
+    for _ in range(movers):
+        (one,) = presets.faint(snr, rng=rng).movers
+        x, y = rng.uniform(0.1, 0.9, 2) * [scene.width, scene.height]
+        satellites.append(replace(one, x=float(x), y=float(y)))
+    return simulate(replace(scene, movers=tuple(satellites)), rng)
 
 
 def empty_clip(seed: int) -> tuple[np.ndarray, Tracks]:

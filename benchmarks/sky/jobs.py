@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from benchmarks.sky.clips import FPS, compressed, empty_clip, faint_clip, kinds_clip
+from benchmarks.sky.clips import FPS, compressed, crowd_clip, empty_clip, faint_clip, kinds_clip
 from benchmarks.sky.clips import memory_recording as recording_of
 from benchmarks.sky.fourframe import FourFrameSettings, fourframe
 from warte.sky.evaluate import Scores, evaluate
@@ -25,9 +25,9 @@ Progress = Callable[[str, int, int | None], None]
 class Job:
     """One clip and what is to be done with it."""
 
-    scene: Literal["faint", "empty", "kinds"]
+    scene: Literal["faint", "crowd", "empty", "kinds"]
     seed: int
-    snr: float = 0.0  # per frame; of the faint scene
+    snr: float = 0.0  # per frame; of the faint scene and the crowd
     exposure: float = 1.0  # part of a frame in which the shutter is open; of the faint scene
     methods: tuple[str, ...] = (WARTE, PEER)
     device: str = "cpu"
@@ -85,6 +85,8 @@ def run_job(job: Job) -> list[Outcome]:
 def _make(job: Job) -> tuple[np.ndarray, Tracks]:
     if job.scene == "faint":
         return faint_clip(job.snr, job.exposure, job.seed)
+    if job.scene == "crowd":
+        return crowd_clip(job.snr, job.seed)
     return empty_clip(job.seed) if job.scene == "empty" else kinds_clip(job.seed)
 
 
