@@ -1,6 +1,7 @@
 """The last word on faint paths: which frames they have, and whether they stand."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -65,4 +66,18 @@ def test_a_mover_stands_and_its_copy_and_noise_do_not(noise_window: MakeWindow) 
 
 def test_short_windows_are_searched_in_shorter_blocks_and_long_ones_in_longer_too() -> None:
     levels = [[tier.level for tier in tiers(FaintSettings(), 2, n)] for n in (16, 48, 96)]
-    assert levels == [[4, 4, 4, 4], [5, 5, 5, 5], [5, 6, 5, 5, 5]]
+    assert levels == [[4] * 5, [5] * 5, [5, 5, 6, 6, 5, 5, 5]]
+
+
+@pytest.mark.parametrize(("fastest", "number"), [(15.0, 4), (4.0, 4), (1.0, 2)])
+def test_every_speed_is_searched_once_and_the_slowest_more_closely(
+    fastest: float, number: int
+) -> None:
+    points = [t for t in tiers(FaintSettings(speed_max_px=fastest), 2, 96) if not t.trail]
+    assert len(points) == number
+    for level, end in ((5, fastest), (6, min(fastest, 6.0))):
+        ranges = [(t.speed_min, t.speed_max) for t in points if t.level == level]
+        assert ranges[0][0] == pytest.approx(0.15 / 2) and ranges[-1][1] == end / 2
+        assert all(a[1] == b[0] for a, b in pairwise(ranges))
+        hits = [t.hit for t in points if t.level == level]
+        assert hits == sorted(hits) and len(set(hits)) == len(hits)

@@ -39,8 +39,12 @@ class FaintSettings:
     alone: float = 4.7  # or alone
     slow_px: float = 6.0  # up to this speed blocks of 64 frames are tried, too (pixels per frame)
     slow: float = 4.5  # sigma that one of these must reach
+    creep_px: float = 1.2  # up to this speed there are so few paths that less is asked for
+    creep_hit: float = 3.3  # as ``hit``
+    creep_pair: float = 4.2  # as ``pair`` and ``alone``
+    creep_slow: float = 4.0  # as ``slow``
     keep: int = 20000  # of the paths of points, so many are looked at more closely
-    keep_trail: int = 4000  # of the trailed ones: short, long in x, long in y
+    keep_few: int = 4000  # of the slowest, and of the trailed ones: short, long in x, long in y
     path: float = 5.3  # sigma a lengthened path must reach, in cells
     false_tracks: float = 0.05  # expected number of false tracks in a window
     fits_max: int = 160  # at most so many paths are fitted in a window
@@ -49,17 +53,26 @@ class FaintSettings:
 def tiers(settings: FaintSettings, cell: int, count: int) -> list[Tier]:
     """The speeds and lengths to search in a window of ``count`` frames."""
     s = settings
-    low, high, trail, long = (
-        v / cell for v in (s.speed_min_px, s.speed_max_px, s.trail_from_px, s.long_from_px)
+    low, high, trail, long, creep, slow = (
+        v / cell
+        for v in (
+            *(s.speed_min_px, s.speed_max_px, s.trail_from_px, s.long_from_px, s.creep_px),
+            s.slow_px,
+        )
     )
+    creep, slow = min(creep, high), min(slow, high)
     level = 5 if count >= 32 else 4
-    limits = (s.hit, s.pair, s.alone)
-    out = [Tier(level, low, high, *limits, trail=False, keep=s.keep)]
+    limits, creep_limits = (s.hit, s.pair, s.alone), (s.creep_hit, s.creep_pair, s.creep_pair)
+    out = [Tier(level, low, creep, *creep_limits, trail=False, keep=s.keep_few)]
+    if high > creep:
+        out.append(Tier(level, creep, high, *limits, trail=False, keep=s.keep))
     if count >= 64:
-        slow, limits_64 = min(high, s.slow_px / cell), (s.slow, s.slow, s.slow)
-        out.append(Tier(6, low, slow, *limits_64, trail=False, keep=s.keep))
+        longer, creep_longer = (s.slow, s.slow, s.slow), (s.creep_slow, s.creep_slow, s.creep_slow)
+        out.append(Tier(6, low, creep, *creep_longer, trail=False, keep=s.keep_few))
+        if slow > creep:
+            out.append(Tier(6, creep, slow, *longer, trail=False, keep=s.keep))
     if high > trail:
-        out.append(Tier(level, trail, high, *limits, trail=True, keep=s.keep_trail, long=long))
+        out.append(Tier(level, trail, high, *limits, trail=True, keep=s.keep_few, long=long))
         if high > long:
             wide = replace(out[-1], wide=True)
             out += [wide, replace(wide, across=True)]
