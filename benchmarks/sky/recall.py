@@ -156,12 +156,7 @@ def error_table(outcomes: Sequence[Outcome]) -> Table:
     rows = []
     for snr in sorted({one.job.snr for one in outcomes}):
         here = [one.scores for one in outcomes if one.job.snr == snr]
-        found = [
-            track
-            for scores in here
-            for _, track in scores.residuals.groupby("truth_id")
-            if len(track)
-        ]
+        found = [track for scores in here for _, track in scores.residuals.groupby("truth_id")]
         rows.append(
             {
                 "SNR": f"{snr:g}",

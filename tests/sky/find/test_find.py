@@ -10,7 +10,7 @@ import pytest
 from warte.core.errors import InputError, SettingsError
 from warte.sky import find as finding
 from warte.sky.evaluate import evaluate
-from warte.sky.find import FindSettings, check_light, find, window_length, windows
+from warte.sky.find import FindSettings, check_pictures, find, window_length, windows
 from warte.sky.read import Recording
 from warte.sky.simulate import Satellite, SimulateSettings, SkySettings, simulate
 from warte.sky.tables import OBSERVATION_COLUMNS, TRACK_COLUMNS, Tracks
@@ -151,7 +151,7 @@ def test_constant_and_saturated_pictures() -> None:
     full[:, :10] = np.random.default_rng(0).normal(40, 3, (20, 10, 64))
     with pytest.raises(InputError, match=r"saturated \(255\)"):
         find(film(full))
-    check_light(full.astype(np.float32), film(full, saturation=None))
+    check_pictures(full.astype(np.float32), film(full, saturation=None))
 
 
 @pytest.mark.parametrize(("width", "height"), [(64, 48), (300, 20), (20, 300), (8, 8)])

@@ -483,6 +483,15 @@ def test_blocks_overlap_and_reach_the_end() -> None:
     assert near(found, 35.5, 40.0, 30.0, 0.3, 0.25).any()
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_range_between_two_velocities_finds_nothing(threads: int) -> None:
+    narrow = replace(POINTS_16, speed_min=0.51, speed_max=0.52)
+    assert regions(narrow) == ()
+    torch.set_num_threads(threads)
+    (found,) = search(torch.from_numpy(noise(32, (40, 48), 9)), [narrow], blur=BLUR)
+    assert len(found) == 0
+
+
 def test_one_block_and_none() -> None:
     cells = noise(16, (40, 48), 10)
     plant(cells, 24.0, 20.0, 0.5, 0.3, 3.0)

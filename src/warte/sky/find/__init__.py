@@ -113,7 +113,7 @@ def find(
         first, frames = item
         del item
         if first == 0:
-            check_light(frames, recording)
+            check_pictures(frames, recording)
         known, done = max(0, done - first), first + len(frames)
         with clock.step("prepare"):
             window = prepare_window(frames, first, recording.levels)
@@ -188,7 +188,7 @@ def _stack(frames: list[np.ndarray]) -> np.ndarray:
     return out
 
 
-def check_light(frames: np.ndarray, recording: Recording) -> None:
+def check_pictures(frames: np.ndarray, recording: Recording) -> None:
     """Raise InputError where the first window is tiny, constant or full throughout."""
     height, width = frames.shape[1:]
     if min(height, width) < SMALLEST_SIDE:

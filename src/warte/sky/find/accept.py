@@ -39,9 +39,9 @@ def needed_score(way: float, window: Window, false_tracks: float, choices: int) 
     """Sigma that a path whose ends are ``way`` pixels apart must have, so that noise alone makes
     ``false_tracks`` a window out of paths of all lengths up to the picture's diagonal.
 
-    Each pixel of length gets the same share of these. Half of all satellites cross the picture in
-    part of the window, where they have the least light: a threshold that gave short paths more
-    would find hardly a mover more there, and lose some here.
+    Each pixel of length gets the same share of these. The long paths are those of fast movers,
+    which cross the picture in part of the window and have the least light, so that a lower
+    threshold finds more of them than it would of slow ones.
 
     The look-elsewhere effect: the expected number of peaks of a Gaussian field over all paths, its
     four coordinates the two ends of a path (Adler and Taylor 2007, Random Fields and Geometry,

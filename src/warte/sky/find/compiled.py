@@ -94,8 +94,8 @@ def layout(level: int, side: int, width: int, cells: int) -> tuple[np.ndarray, i
     A sum is stored where its path would be in the middle of all frames, if it went on straight. So
     whole paths lie at one place with their halves, and these nearly with theirs.
 
-    Below the last level, every second block takes the place of the one before the last: it is
-    used at once, and what is at work at a time fits into the second cache.
+    Below the last of these levels there is room for two blocks only, the halves of one above: it
+    is summed as soon as both are there, and the next two take their places.
     """
     out = np.zeros((level, 2 ** (level - 1), 4), np.int64)
     numbers = {}
@@ -440,17 +440,16 @@ def best_intervals(values: Any, inside: Any, fewest: int) -> Any:
     first, last = np.zeros(number, np.int64), np.full(number, count - 1)
     sigma = np.full(number, -np.inf)
     for n in range(number):
+        best = 0.0  # the square: among positive sums it is as good as the root
         for a in range(count):
             total, seen = 0.0, 0
             for b in range(a, count):
                 total += values[n, b]
                 seen += inside[n, b]
-                # the root is wanted where the square is larger alone
-                if seen >= fewest and total > 0:
-                    score = total * total / seen
-                    if score > sigma[n]:
-                        first[n], last[n], sigma[n] = a, b, score
-        sigma[n] = np.sqrt(sigma[n]) if sigma[n] > 0 else -np.inf
+                if seen >= fewest and total > 0 and total * total / seen > best:
+                    first[n], last[n], best = a, b, total * total / seen
+        if best > 0:
+            sigma[n] = np.sqrt(best)
     return first, last, sigma
 
 

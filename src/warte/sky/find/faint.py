@@ -53,14 +53,10 @@ class FaintSettings:
 def tiers(settings: FaintSettings, cell: int, count: int) -> list[Tier]:
     """The speeds and lengths to search in a window of ``count`` frames."""
     s = settings
-    low, high, trail, long, creep, slow = (
-        v / cell
-        for v in (
-            *(s.speed_min_px, s.speed_max_px, s.trail_from_px, s.long_from_px, s.creep_px),
-            s.slow_px,
-        )
+    low, high, trail, long = (
+        v / cell for v in (s.speed_min_px, s.speed_max_px, s.trail_from_px, s.long_from_px)
     )
-    creep, slow = min(creep, high), min(slow, high)
+    creep, slow = min(s.creep_px / cell, high), min(s.slow_px / cell, high)
     level = 5 if count >= 32 else 4
     limits, creep_limits = (s.hit, s.pair, s.alone), (s.creep_hit, s.creep_pair, s.creep_pair)
     out = [Tier(level, low, creep, *creep_limits, trail=False, keep=s.keep_few)]

@@ -89,9 +89,9 @@ def _search_tier(cells: Tensor, tier: Tier, blur: float, known: int) -> Candidat
     frames = Frames(seen, trail=tier.trail, blur=blur, fastest=tier.fastest, stretch=tier.stretch)
     length = 2**tier.level
     starts = [start for start in block_starts(frames.count, length) if start + length > known]
-    if not starts:
-        return join([])
     squares = regions(tier)
+    if not starts or not squares:  # a narrow range of speeds may lie between two velocities
+        return join([])
     threads = thread_count(frames, torch.get_num_threads())
     trees: SimpleQueue[VelocityTree] = SimpleQueue()
     for _ in range(threads):
@@ -146,8 +146,6 @@ def harvest(
 ) -> Candidates:
     """All paths of the tier over its thresholds, of each place the best velocity of a tile, in the
     blocks of frames from ``starts`` on. ``sigma``: noise of the sums."""
-    if not some:
-        return join([])
     found = [look(tree, tier, region, starts, tier.hit * sigma) for region in some]
     hits, mates = zip(*found, strict=True)
     hit = Hits(*(torch.cat(column) for column in zip(*hits, strict=True)))
