@@ -485,7 +485,7 @@ def test_blocks_overlap_and_reach_the_end() -> None:
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_a_range_between_two_velocities_finds_nothing(threads: int) -> None:
-    narrow = replace(POINTS_16, speed_min=0.51, speed_max=0.52)
+    narrow = replace(POINTS_16, speed_min=0.502, speed_max=0.51)
     assert regions(narrow) == ()
     torch.set_num_threads(threads)
     (found,) = search(torch.from_numpy(noise(32, (40, 48), 9)), [narrow], blur=BLUR)
