@@ -1,12 +1,13 @@
 """The last word on faint paths: which frames they have, and whether they stand."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from warte.sky.find.accept import INTERVALS, WHOLE
+from warte.sky.find.accept import INTERVALS, WHOLE, needed_score
 from warte.sky.find.faint import FaintSettings, decide, span, tiers
 from warte.sky.find.fit import MatchedFrames
 from warte.sky.find.prepare import Window
@@ -60,6 +61,12 @@ def test_a_mover_stands_and_its_copy_and_noise_do_not(noise_window: MakeWindow) 
     fits = decide(lit, twice, settings)
     assert len(fits) == 1
     assert fits[0].x[-1] == pytest.approx(109, abs=1.0)
+    # the fit may find more than the cells did, but not any amount more
+    way = 99.0 * np.hypot(1.0, 0.2)
+    needed = needed_score(way, lit.window, settings.false_tracks, WHOLE)
+    for lacks, number in ((0.7, 1), (1.5, 0)):
+        weak = replace(path(0, 99), score=np.array([needed - lacks]))
+        assert len(decide(lit, weak, settings)) == number
     dark = MatchedFrames(with_mover(noise_window, range(0), 1.0, 4))
     assert decide(dark, twice, settings) == []
 

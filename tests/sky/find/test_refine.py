@@ -131,6 +131,13 @@ def test_best_interval_is_the_best_of_all() -> None:
         assert score[1] == pytest.approx(max(tries.values()))
         assert tries[first[1], last[1]] == pytest.approx(score[1])
         assert score[0] == -np.inf  # nothing but dark
+    # one flash is spread over the fewest frames that are in the picture
+    values = np.full((1, 40), -0.01)
+    values[0, 20] = 50.0
+    inside = np.ones((1, 40), bool)
+    inside[0, 22:26] = False
+    first, last, _ = best_intervals(values, inside, 8)
+    assert inside[0, first[0] : last[0] + 1].sum() == 8
 
 
 def test_samples_are_the_nearest_cells() -> None:
