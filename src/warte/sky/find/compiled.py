@@ -16,11 +16,14 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 
+from warte.sky.find.vector import LANES, add, fill, larger, load, smaller, store
+
 TILE = 8  # velocities are harvested in tiles of TILE x TILE
 HALF = TILE // 2
-CHUNK = 4096  # cells whose sums are made at a time
+CHUNK = 4096  # cells of all tiles that are worked on at a time: they stay in the cache
+PIECE = 2048  # as many of all sums of a block of frames
 TRAIL_SAMPLES = 4  # points at which the trail of one frame is sampled
-MOST = 63  # largest sum of half of the frames: two of them fit into 8 bits
+MOST = 31  # largest sum of a quarter of the frames: four of them fit into 8 bits
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -33,9 +36,10 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Grid(NamedTuple):
-    """How frames lie in their lines: cells from one to the next, dark cells before the first, and
-    their number and size."""
+    """How frames lie in the lines of images: cells from one image to the next and from one frame to
+    the next, dark cells before the first, and the frames' number and size."""
 
+    image: int
     line: int
     pad: int
     frames: int
@@ -53,42 +57,11 @@ class Square(NamedTuple):
     images: np.ndarray
 
 
-@compiled
-def _add(out: Any, a: Any, b: Any) -> None:
-    for k in range(out.size):
-        out[k] = a[k] + b[k]
-
-
-@compiled
-def _add_within(out: Any, a: Any, b: Any) -> None:
-    for k in range(out.size):
-        total = np.int8(a[k] + b[k])
-        total = total if total < MOST else np.int8(MOST)
-        out[k] = total if total > -MOST else np.int8(-MOST)
-
-
-@compiled
-def _larger(out: Any, a: Any, b: Any) -> None:
-    for k in range(out.size):
-        out[k] = a[k] if a[k] > b[k] else b[k]
-
-
-@compiled
-def _raise_to_sum(out: Any, one: Any, two: Any, a: Any, b: Any) -> None:
-    """``out`` raised to the larger of ``one`` and ``two`` plus the sum of ``a`` and ``b``."""
-    for k in range(out.size):
-        half = np.int8(a[k] + b[k])
-        half = half if half < MOST else np.int8(MOST)
-        half = half if half > -MOST else np.int8(-MOST)
-        total = np.int8((one[k] if one[k] > two[k] else two[k]) + half)
-        out[k] = out[k] if out[k] > total else total
-
-
 @cache
 def layout(level: int, side: int, width: int, cells: int) -> tuple[np.ndarray, int]:
     """Where the sums lie in a room that one strip of ``cells`` needs, and the room's size.
 
-    (level, blocks, 4): for each level from 1 to ``level`` - 2 and each block of frames: velocities
+    (level, blocks, 4): for each level from 2 to ``level`` - 2 and each block of frames: velocities
     each way, cells beside the strip, where the first sum begins, and from there to the next.
 
     A sum is stored where its path would be in the middle of all frames, if it went on straight. So
@@ -97,62 +70,91 @@ def layout(level: int, side: int, width: int, cells: int) -> tuple[np.ndarray, i
     Below the last of these levels there is room for two blocks only, the halves of one above: it
     is summed as soon as both are there, and the next two take their places.
     """
-    out = np.zeros((level, 2 ** (level - 1), 4), np.int64)
+    out = np.zeros((level, 2 ** (level - 2), 4), np.int64)
     numbers = {}
-    for k in range(level - 1, 0, -1):
+    for k in range(level - 1, 1, -1):
         side = side // 2 + 1
         numbers[k] = side
     size = 0
-    for k in range(level - 2, 0, -1):
+    for k in range(level - 2, 1, -1):
         blocks = 2 ** (level - k)
         rims = [abs(b // 2 * 2 + 1 - blocks // 2) * (width + 1) for b in range(blocks)]
         if k < level - 2:
             rims = [rim + int(out[k + 1, b // 2, 1]) for b, rim in enumerate(rims)]
         places = blocks if k == level - 2 else 2
-        needs = [numbers[k] ** 2 * (cells + 2 * rim) for rim in rims]
-        each = [max(needs[place::places]) for place in range(places)]
-        for b, rim in enumerate(rims):
-            start = size + sum(each[: b % places])
-            out[k, b] = numbers[k], rim, start, cells + 2 * rim
+        sizes = [-(-(cells + 2 * rim) // LANES) * LANES for rim in rims]
+        each = [numbers[k] ** 2 * max(sizes[place::places]) for place in range(places)]
+        for b, (rim, one) in enumerate(zip(rims, sizes, strict=True)):
+            out[k, b] = numbers[k], rim, size + sum(each[: b % places]), one
         size += sum(each)
-    return out, size
+    return out, size + LANES  # the last vector may reach beyond
 
 
 @compiled
-def _pair(
-    lines: Any, grid: Any, square: Any, start: int, place: int, room: Any, shape: Any, b: int
-) -> None:
-    """Sums of the two frames of block ``b``, for the strip from ``place`` on, into the room."""
+def _moves(iy: int, ix: int, b: int, up: int, width: int) -> Any:
+    """How far a sum's two halves are moved, in cells: of the sum with these indices over the block
+    ``b`` of 1 / 2**``up`` of all frames."""
+    right = 2 * b + 1 - (1 << up)
+    down = right * width
+    first = (iy & 1) * down + (ix & 1) * right
+    return first, -first
+
+
+@compiled
+def _pair(grid: Any, square: Any, start: int, b: int, iy: int, ix: int) -> Any:
+    """Where the two frames of pair ``b`` at these indices have the cell 0 of their sum."""
     up = square.level - 1
-    n, out, size = shape[1, b, 0], shape[1, b, 2], shape[1, b, 3]
-    begin = (start + 2 * b) * grid.line + grid.pad + place - shape[1, b, 1]
+    ry, rx = iy - (square.y0 >> up), ix - (square.x0 >> up)
+    begin = (start + 2 * b) * grid.line + grid.pad
+    begin += (2 * b + 1 - (1 << up)) * (iy * grid.width + ix)
+    first = begin - (iy >> 1) * grid.width - (ix >> 1)
+    second = begin + grid.line + (iy - (iy >> 1)) * grid.width + ix - (ix >> 1)
+    images = square.images
+    return images[0, ry, rx] * grid.image + first, images[1, ry, rx] * grid.image + second
+
+
+@compiled
+def _four(
+    light: Any, grid: Any, square: Any, start: int, place: int, room: Any, block: Any, b: int
+) -> None:
+    """Sums of the four frames of block ``b``, for the strip from ``place`` on, into the room."""
+    up = square.level - 2
+    n, rim, out, size = block
+    at = np.empty((n * n, 4), np.int64)
     for ry in range(n):
         for rx in range(n):
             iy, ix = (square.y0 >> up) + ry, (square.x0 >> up) + rx
-            along = (2 * b + 1 - (1 << up)) * (iy * grid.width + ix)
-            first = begin + along - (iy >> 1) * grid.width - (ix >> 1)
-            second = begin + along + grid.line
-            second += (iy - (iy >> 1)) * grid.width + ix - (ix >> 1)
-            one, two = lines[square.images[0, ry, rx]], lines[square.images[1, ry, rx]]
-            _add(room[out : out + size], one[first : first + size], two[second : second + size])
-            out += size
+            fy, fx = iy >> 1, ix >> 1
+            ahead, back = _moves(iy, ix, b, up, grid.width)
+            one, two = _pair(grid, square, start, 2 * b, fy, fx)
+            three, four = _pair(grid, square, start, 2 * b + 1, iy - fy, ix - fx)
+            ahead, back = ahead + place - rim, back + place - rim
+            j = ry * n + rx
+            at[j, 0], at[j, 1] = one + ahead, two + ahead
+            at[j, 2], at[j, 3] = three + back, four + back
+    for begin in range(0, size, PIECE):
+        stop = min(begin + PIECE, size)
+        for j in range(n * n):
+            one, two, three, four = at[j, 0], at[j, 1], at[j, 2], at[j, 3]
+            to = out + j * size
+            for k in range(begin, stop, LANES):
+                a = add(load(light, one + k), load(light, two + k))
+                c = add(load(light, three + k), load(light, four + k))
+                store(room, to + k, add(a, c))
 
 
 @compiled
 def _halves(shape: Any, square: Any, width: int, k: int, iy: int, ix: int, b: int) -> Any:
     """Where in the room the two halves of a sum lie, for the strip's first cell: of the sum at
     level ``k`` with these indices, over the block ``b``."""
-    up = square.level - k + 1
-    ky, kx = square.y0 >> up, square.x0 >> up
+    up = square.level - k
+    ky, kx = square.y0 >> (up + 1), square.x0 >> (up + 1)
     fy, fx = iy >> 1, ix >> 1
     sy, sx = iy - fy, ix - fx
-    right = 2 * b + 1 - (1 << (up - 1))
-    down = right * width
+    ahead, back = _moves(iy, ix, b, up, width)
     one, two = shape[k - 1, 2 * b], shape[k - 1, 2 * b + 1]
-    first = one[2] + ((fy - ky) * one[0] + fx - kx) * one[3] + one[1]
-    second = two[2] + ((sy - ky) * two[0] + sx - kx) * two[3] + two[1]
-    first += (iy - 2 * fy) * down + (ix - 2 * fx) * right
-    second += (iy - 2 * sy) * down + (ix - 2 * sx) * right
+    first = one[2] + ((fy - ky) * one[0] + fx - kx) * one[3] + one[1] + ahead
+    second = two[2] + ((sy - ky) * two[0] + sx - kx) * two[3] + two[1] + back
     return first, second
 
 
@@ -160,57 +162,81 @@ def _halves(shape: Any, square: Any, width: int, k: int, iy: int, ix: int, b: in
 def _block(room: Any, shape: Any, square: Any, width: int, k: int, b: int) -> None:
     """Sums of block ``b`` at level ``k`` from those of its halves."""
     up = square.level - k
-    n, rim, out, size = shape[k, b, 0], shape[k, b, 1], shape[k, b, 2], shape[k, b, 3]
+    n, rim, out, size = shape[k, b]
+    at = np.empty((n * n, 2), np.int64)
     for ry in range(n):
         for rx in range(n):
             iy, ix = (square.y0 >> up) + ry, (square.x0 >> up) + rx
             one, two = _halves(shape, square, width, k, iy, ix, b)
-            one, two = one - rim, two - rim
-            a, c = room[one : one + size], room[two : two + size]
-            if k == 4:  # twice as much fits into 8 bits no more
-                _add_within(room[out : out + size], a, c)
-            else:
-                _add(room[out : out + size], a, c)
-            out += size
+            at[ry * n + rx, 0], at[ry * n + rx, 1] = one - rim, two - rim
+    most = fill(MOST if up == 2 else 127)
+    least = fill(-MOST if up == 2 else -128)
+    for begin in range(0, size, PIECE):
+        stop = min(begin + PIECE, size)
+        for j in range(n * n):
+            one, two, to = at[j, 0], at[j, 1], out + j * size
+            for i in range(begin, stop, LANES):
+                total = add(load(room, one + i), load(room, two + i))
+                store(room, to + i, larger(smaller(total, most), least))
 
 
 @compiled
 def _sums(
-    lines: Any, grid: Any, square: Any, start: int, place: int, room: Any, shape: Any
+    light: Any, grid: Any, square: Any, start: int, place: int, room: Any, shape: Any
 ) -> None:
     """Sums of a quarter of the frames and less, for the strip from ``place`` on."""
-    for pair in range(1 << (square.level - 1)):
-        _pair(lines, grid, square, start, place, room, shape, pair)
-        b, k = pair, 1
+    for four in range(1 << (square.level - 2)):
+        _four(light, grid, square, start, place, room, shape[2, four], four)
+        b, k = four, 2
         while b & 1 and k < square.level - 2:  # both halves of the block above are there
             b, k = b >> 1, k + 1
             _block(room, shape, square, grid.width, k, b)
 
 
 @compiled
-def _best(
-    room: Any, shape: Any, square: Any, width: int, tile: Any, begin: int, work: Any, out: Any
-) -> None:
-    """The largest sums over a tile's velocities: as `velocity.Patch.best`."""
-    size, below = out.size, square.level - 1
-    hy, hx = tile[0] >> 1, tile[1] >> 1
-    last, half = work[0][:size], work[1][:size]
-    for y in range(HALF + 1):
-        for x in range(HALF + 1):
-            one, two = _halves(shape, square, width, below, hy + y, hx + x, 1)
-            one, two = one + begin, two + begin
-            _add_within(half, room[one : one + size], room[two : two + size])
-            if x > 0:  # the larger one of two neighbours
-                _larger(work[2 + y * HALF + x - 1][:size], last, half)
-            last, half = half, last
-    for k in range(size):
-        out[k] = -128
-    for y in range(HALF):
-        for x in range(HALF):
-            upper, lower = work[2 + y * HALF + x][:size], work[2 + (y + 1) * HALF + x][:size]
-            one, two = _halves(shape, square, width, below, hy + y, hx + x, 0)
-            one, two = one + begin, two + begin
-            _raise_to_sum(out, upper, lower, room[one : one + size], room[two : two + size])
+def _quarters(shape: Any, square: Any, width: int, tile: Any, out: Any) -> None:
+    """Where the quarters lie whose sums make those of a tile, for the strip's first cell, into
+    ``out`` (2, HALF + 1, HALF + 1, 2): of first and second halves, each from their two."""
+    for side in range(2):
+        for y in range(HALF + side):
+            for x in range(HALF + side):
+                hy, hx = (tile[0] >> 1) + y, (tile[1] >> 1) + x
+                one, two = _halves(shape, square, width, square.level - 1, hy, hx, side)
+                out[side, y, x, 0], out[side, y, x, 1] = one, two
+
+
+@compiled
+def _half(room: Any, at: Any, side: int, y: int, x: int, k: int) -> Any:
+    return add(load(room, at[side, y, x, 0] + k), load(room, at[side, y, x, 1] + k))
+
+
+@compiled
+def _row(room: Any, at: Any, y: int, k: int) -> Any:
+    """The larger ones of neighbours in a row of HALF + 1 second halves."""
+    a, b = _half(room, at, 1, y, 0, k), _half(room, at, 1, y, 1, k)
+    c, d = _half(room, at, 1, y, 2, k), _half(room, at, 1, y, 3, k)
+    e = _half(room, at, 1, y, 4, k)
+    return larger(a, b), larger(b, c), larger(c, d), larger(d, e)
+
+
+@compiled
+def _best(room: Any, at: Any, begin: int, out: Any) -> None:
+    """The largest sums over a tile's velocities: as `velocity.Patch.best`. ``at``: see
+    `_quarters`; ``begin``: the first cell that is wanted. The last vector may reach behind
+    ``out``.
+    """
+    for k in range(0, out.size, LANES):
+        cell = begin + k
+        best = fill(-128)
+        a, b, c, d = _row(room, at, 0, cell)
+        for y in range(HALF):
+            e, f, g, h = _row(room, at, y + 1, cell)
+            best = larger(best, add(larger(a, e), _half(room, at, 0, y, 0, cell)))
+            best = larger(best, add(larger(b, f), _half(room, at, 0, y, 1, cell)))
+            best = larger(best, add(larger(c, g), _half(room, at, 0, y, 2, cell)))
+            best = larger(best, add(larger(d, h), _half(room, at, 0, y, 3, cell)))
+            a, b, c, d = e, f, g, h
+        store(out, k, best)
 
 
 @compiled
@@ -224,19 +250,14 @@ def _is_peak(best: Any, p: int, width: int) -> Any:
 
 
 @compiled
-def _own(
-    room: Any, shape: Any, square: Any, width: int, tile: Any, held: Any, p: int, work: Any
-) -> Any:
+def _own(room: Any, at: Any, tile: Any, held: Any, p: int, work: Any) -> Any:
     """The best sum at cell ``p`` of the strip over those velocities of a tile that are ``held``,
-    and its indices; -1000 where none is."""
-    hy, hx = tile[0] >> 1, tile[1] >> 1
+    and its indices; -1000 where none is. ``at``: see `_quarters`."""
     for side in range(2):
         for y in range(HALF + side):
             for x in range(HALF + side):
-                one, two = _halves(shape, square, width, square.level - 1, hy + y, hx + x, side)
-                total = np.int64(room[one + p]) + room[two + p]
-                total = total if total < MOST else MOST
-                work[side, y, x] = total if total > -MOST else -MOST
+                total = np.int64(room[at[side, y, x, 0] + p])
+                work[side, y, x] = total + room[at[side, y, x, 1] + p]
     top, wy, wx = -1000, 0, 0
     for y in range(TILE):
         for x in range(TILE):
@@ -294,25 +315,27 @@ def look(
     out = np.empty((256, 6), np.int32)
     count = 0
     width = grid.width
-    work = np.empty((2 + (HALF + 1) * HALF, CHUNK), np.int8)
+    light = lines.reshape(-1)
     few = np.empty((2, HALF + 1, HALF + 1), np.int64)
-    every = np.empty(most, np.int8)
-    places = np.empty(every.size, np.int32)
+    at = np.empty((len(tiles), 2, HALF + 1, HALF + 1, 2), np.int64)
+    best = np.empty((len(tiles), most + LANES), np.int8)
+    places = np.empty(most, np.int32)
     for strip in range(len(cuts) - 1):
         cells = (cuts[strip + 1] - cuts[strip]) * width
         shape = shapes[strip]
-        best = every[:cells]
+        for t in range(len(tiles)):
+            _quarters(shape, square, width, tiles[t], at[t])
         for start in starts:
-            _sums(lines, grid, square, start, cuts[strip] * width, room, shape)
+            _sums(light, grid, square, start, cuts[strip] * width, room, shape)
+            for begin in range(0, cells, CHUNK):
+                for t in range(len(tiles)):
+                    _best(room, at[t], begin, best[t, begin : min(begin + CHUNK, cells)])
             for t in range(len(tiles)):
-                tile = tiles[t]
-                for begin in range(0, cells, CHUNK):
-                    some = best[begin : min(begin + CHUNK, cells)]
-                    _best(room, shape, square, width, tile, begin, work, some)
-                for p in _reaching(best, lowest, places):
-                    if not _is_peak(best, p, width):
+                some = best[t, :cells]
+                for p in _reaching(some, lowest, places):
+                    if not _is_peak(some, p, width):
                         continue
-                    score, iy, ix = _own(room, shape, square, width, tile, held[t], p, few)
+                    score, iy, ix = _own(room, at[t], tiles[t], held[t], p, few)
                     y, x = p // width + cuts[strip], p % width
                     if score < limit or not inside(y, iy, grid.height):
                         continue

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from warte.sky.find import compiled
 from warte.sky.find.compiled import MOST
+from warte.sky.find.vector import LANES
 
 FINE_STEPS = 8  # steps per sigma before the samples of a trail are added
 STEPS_PER_SIGMA = 2  # grey levels of the 8-bit sums per sigma of one frame
@@ -245,7 +246,7 @@ class Frames:
         self.count, self.height, self.width = cells.shape
         self.width //= self.stretch
         self.blur = blur
-        self.pad = (fastest + 3 * SIDE) * (self.width + 1)
+        self.pad = (fastest + 3 * SIDE) * (self.width + 1) + LANES
         self.line = self.height * self.width + self.pad
         self.fine: Tensor | None = None
         self.device = cells.device
@@ -354,7 +355,7 @@ class VelocityTree:
                 self._pairs(ky, kx, start, rows[0] * width - rims[k], out)
             else:
                 patch.add(ky, kx, rims[k], out)
-            if k >= 4:  # twice as much fits into 8 bits no more
+            if k == level - 2:  # four of these make a sum
                 out.clamp_(-MOST, MOST)
             patch = Patch(ky, kx, out, width, rims[k])
         assert patch is not None
