@@ -9,7 +9,6 @@ from warte.sky.find.fit import MatchedFrames
 from warte.sky.find.prepare import (
     cell_noise,
     heavy_tail,
-    median_of,
     pixel_noise,
     prepare,
     psf_width,
@@ -176,12 +175,6 @@ def test_quantiles_of_many_are_those_of_numpy() -> None:
     for got, share in zip(quantiles(values, (0.1, 0.683, 0.9)), (0.1, 0.683, 0.9), strict=True):
         expected = np.quantile(values, share, axis=0, method="median_unbiased")
         np.testing.assert_allclose(got, expected, atol=1e-6)
-
-
-@pytest.mark.parametrize("count", [1, 2, 7, 8])
-def test_median(count: int) -> None:
-    frames = np.random.default_rng(11).normal(size=(count, 37, 20)).astype(np.float32)
-    np.testing.assert_allclose(median_of(frames), np.median(frames, axis=0), atol=1e-6)
 
 
 def test_noise_that_stays_is_told() -> None:

@@ -12,6 +12,7 @@ from warte.sky.find.register import (
     centroids,
     find_stars,
     fit_motion,
+    median_of,
     register,
 )
 
@@ -171,3 +172,9 @@ def test_two_points_that_run_are_not_taken_for_the_sky() -> None:
     motions, agreed, _ = register(frames)
     assert np.median(agreed) < 3
     np.testing.assert_allclose(motions, np.tile(STILL, (21, 1)), atol=1e-9)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 8])
+def test_median(count: int) -> None:
+    frames = np.random.default_rng(11).normal(size=(count, 37, 20)).astype(np.float32)
+    np.testing.assert_allclose(median_of(frames), np.median(frames, axis=0), atol=1e-6)

@@ -47,7 +47,6 @@ class FaintSettings:
     keep_few: int = 4000  # of the slowest, and of the trailed ones: short, long in x, long in y
     path: float = 5.3  # sigma a lengthened path must reach, in cells
     false_tracks: float = 0.05  # expected number of false tracks in a window
-    fits_max: int = 160  # at most so many paths are fitted in a window
 
 
 def tiers(settings: FaintSettings, cell: int, count: int) -> list[Tier]:
@@ -103,7 +102,11 @@ def decide(matched: MatchedFrames, paths: Paths, settings: FaintSettings) -> lis
     """Fit the best paths at full resolution; keep those that stand, each mover once."""
     fits: list[Fit] = []
     window, rate = matched.window, settings.false_tracks
-    for n in np.argsort(-paths.score)[: settings.fits_max]:
+    for n in np.argsort(-paths.score):
+        # no choice of frames asks for less
+        least = needed_score(length_px(paths, int(n), window.cell), window, rate, WHOLE)
+        if paths.score[n] < least - FIT_GAINS:
+            continue
         frame, star, choices = span(matched, paths, int(n))
         if len(frame) < FEWEST_FRAMES or _seen(fits, frame, star):
             continue
@@ -149,6 +152,12 @@ def span(matched: MatchedFrames, paths: Paths, n: int) -> tuple[np.ndarray, np.n
     whole = scores[1] ** 2 - max(scores[0], 0.0) ** 2 < 2 * np.log(INTERVALS / WHOLE)
     choice = seen if whole else part
     return t[choice] + window.first, star[choice], WHOLE if whole else INTERVALS
+
+
+def length_px(paths: Paths, n: int, cell: int) -> float:
+    """Pixels between the ends of a path."""
+    lasted = paths.end[n] - paths.start[n]
+    return float(np.hypot(paths.vx[n], paths.vy[n]) * lasted * cell)
 
 
 def _star_pixels(paths: Paths, n: int, t: np.ndarray, cell: int) -> np.ndarray:

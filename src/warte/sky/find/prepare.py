@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from warte.sky.find.half import half
-from warte.sky.find.register import STILL, affine_matrix, find_stars, register
+from warte.sky.find.register import STILL, affine_matrix, find_stars, median_of, register
 from warte.sky.find.settle import Settled, settle
 from warte.sky.find.threads import on_threads
 
@@ -76,19 +76,6 @@ def warp(image: np.ndarray, matrix: np.ndarray, *, inverse: bool) -> np.ndarray:
     flags = cv2.INTER_CUBIC | (cv2.WARP_INVERSE_MAP if inverse else 0)
     size = image.shape[::-1]
     return cv2.warpAffine(image, matrix, size, flags=flags, borderMode=cv2.BORDER_CONSTANT)
-
-
-def median_of(frames: np.ndarray) -> np.ndarray:
-    """Median over the first axis, in strips that stay in the cache."""
-    out = np.empty(frames.shape[1:], frames.dtype)
-    low, high = (len(frames) - 1) // 2, len(frames) // 2
-
-    def strip(y: int) -> None:
-        part = np.sort(frames[:, y : y + 16], axis=0)  # faster than to part them
-        out[y : y + 16] = 0.5 * (part[low] + part[high])
-
-    on_threads(strip, range(0, frames.shape[1], 16))
-    return out
 
 
 def star_template(frames: np.ndarray, motions: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from warte.sky.find.compiled import TRAIL_SAMPLES
 from warte.sky.find.stack import Candidates
 from warte.sky.find.threads import on_threads
 
-MOST = 400  # distinct paths that a window may have
+MOST = 160  # distinct paths that a window may have: each is looked at at full resolution
 STEPS = (1.0, 0.5)  # by which the ends of a path are moved (cells)
 SHARPENED = 4000  # paths that are followed beyond the frames in which they were found
 HALFWAY = 60  # frames over which these are followed

@@ -11,12 +11,27 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from warte.sky.find.threads import on_threads
+
 STILL = np.array([1.0, 0.0, 0.0, 0.0])
 SEARCH_PX = 4  # a star is looked for so far from where it is expected
 STARS_MAX = 80
 FEW_STARS = 3  # fewer than these may be noise
 RUNAWAY_PX = 15.0  # and then so large a motion is not believed
 HOT_SHARE = 0.08  # of a star's light in its brightest pixel, each of the four beside it has more
+
+
+def median_of(frames: np.ndarray) -> np.ndarray:
+    """Median over the first axis, in strips that stay in the cache."""
+    out = np.empty(frames.shape[1:], frames.dtype)
+    low, high = (len(frames) - 1) // 2, len(frames) // 2
+
+    def strip(y: int) -> None:
+        part = np.sort(frames[:, y : y + 16], axis=0)  # faster than to part them
+        out[y : y + 16] = 0.5 * (part[low] + part[high])
+
+    on_threads(strip, range(0, frames.shape[1], 16))
+    return out
 
 
 def find_stars(image: np.ndarray, *, limit: int = STARS_MAX, threshold: float = 6.0) -> np.ndarray:
@@ -151,7 +166,7 @@ def register(
     reference = count // 2 if reference is None else reference
     centre = np.array([(width - 1) / 2, (height - 1) / 2])
     near = slice(max(0, reference - 2), reference + 3)
-    stars = find_stars(np.median(frames[near], axis=0) if count > 4 else frames[reference])
+    stars = find_stars(median_of(frames[near]) if count > 4 else frames[reference])
     stars, good = centroids(frames[reference], stars)
     stars = stars[good] - centre
     motions = np.tile(STILL, (count, 1))

@@ -113,10 +113,10 @@ def strips(frames: Frames, region: Region) -> list[tuple[int, int]]:
 
 def block_starts(count: int, length: int) -> list[int]:
     """First frames of blocks of ``length`` that cover ``count`` frames evenly, each at least a
-    third over the one before."""
+    quarter over the one before."""
     if count < length:
         return []
-    number = ceil((count - length) / (length * 2 / 3)) + 1
+    number = ceil((count - length) / (length * 3 / 4)) + 1
     return [round(k) for k in np.linspace(0, count - length, number)]
 
 
