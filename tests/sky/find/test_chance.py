@@ -132,15 +132,15 @@ def test_few_copies_tell_nothing() -> None:
     # an accident of few copies hides nothing, and what is there for sure counts
     rng = np.random.default_rng(8)
     few = [chance(rng.standard_normal(60), same=2.0) for _ in range(200)]
-    assert np.mean([one.scatter > 1.05 for one in few]) < 0.1
-    assert np.mean([one.tail > 1.1 for one in few]) < 0.15
+    assert np.mean([one.scatter > 1 for one in few]) < 0.06
+    assert np.mean([one.tail > 1 for one in few]) < 0.1
     many = [chance(1.6 * rng.standard_normal(240), same=1.0) for _ in range(200)]
-    assert 1.4 < np.mean([one.scatter for one in many]) < 1.6
+    assert 1.55 < np.mean([one.scatter for one in many]) < 1.65
     # in noise that is not white they count as they were seen
     # the middle of white noise is zero, and rarely told otherwise; one that is not shows
-    assert np.mean([one.middle == 0 for one in few]) > 0.75
+    assert np.mean([one.middle == 0 for one in few]) > 0.94
     off = [chance(0.5 + rng.standard_normal(240), same=1.0).middle for _ in range(200)]
-    assert np.mean(off) == pytest.approx(0.5 - 1.25 / np.sqrt(240), abs=0.02)
+    assert np.mean(off) == pytest.approx(0.5, abs=0.02)
     seen = [chance(1.6 * rng.standard_normal(240)) for _ in range(200)]
     assert 1.57 < np.mean([one.scatter for one in seen]) < 1.63
     told = chance(3.0 + 2.0 * np.random.default_rng(6).standard_normal(4000))

@@ -140,17 +140,21 @@ def _apart(shift: np.ndarray, way: np.ndarray) -> np.ndarray:
 def chance(scores: np.ndarray, same: float | None = None) -> Chance:
     """What ``scores`` say of chance; never that it makes less than white noise would.
 
-    ``same``: in white noise, how many of them tell the same. All then count as they are at least,
-    one standard error below what was seen: half the spread between two quantiles of n Gaussian
-    values is known to 1 / sqrt(n), their median to 1.25 / sqrt(n), and an accident of the copies
-    must not hide a mover.
-    A codec leaves more than copies show, and there they count as they were seen.
+    ``same``: in white noise, how many of them tell the same. What lies within two standard errors
+    then counts as white noise: half the spread between two quantiles of n Gaussian values is known
+    to 1 / sqrt(n), their median to 1.25 / sqrt(n), and an accident of the copies must not hide a
+    mover. A codec leaves more than copies show, and there they count as they were seen.
     """
     if len(scores) < FEWEST:
         return WHITE_NOISE
     low, dark, mid, bright, high = np.quantile(scores, [0.02, 0.1587, 0.5, 0.8413, 0.98])
     error = 0.0 if same is None else 1 / np.sqrt(max(len(scores) / same, 4.0))
-    surely, spread = 1 - error, float(bright - dark) / 2
-    scatter = max(spread * surely, 1.0)
-    tail = max(1.0, float(high - low) / (2 * 2.054 * max(spread, 1.0)) * surely)
-    return Chance(max(float(mid) - 1.25 * error * spread, 0.0), scatter, tail)
+    spread = float(bright - dark) / 2
+    reach = float(high - low) / (2 * 2.054 * max(spread, 1.0))
+    middle = beyond(float(mid), 0.0, 1.25 * error * spread)
+    return Chance(middle, beyond(spread, 1.0, error), beyond(reach, 1.0, error))
+
+
+def beyond(seen: float, white: float, error: float) -> float:
+    """``seen`` where it surely exceeds what white noise makes, by two of its errors; else that."""
+    return seen if seen > white + 2 * error else white

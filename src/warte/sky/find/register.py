@@ -172,7 +172,8 @@ def register(
     motions = np.tile(STILL, (count, 1))
     agreed = np.zeros(count, int)
     agreed[reference] = len(stars)
-    for step in (1, -1):
+
+    def follow(step: int) -> None:
         last, velocity = STILL.copy(), np.zeros(4)
         for t in range(reference + step, count if step > 0 else -1, step):
             guess = last + velocity
@@ -187,6 +188,8 @@ def register(
                 motion = last.copy()
             velocity = 0.5 * (motion - last)
             motions[t], agreed[t], last = motion, agree, motion
+
+    on_threads(follow, (1, -1))
     if np.median(agreed) < FEW_STARS and np.abs(motions[:, 2:]).max() > RUNAWAY_PX:
         motions[:] = STILL  # a point or two of noise were followed, not the sky
         stars = stars[:0]
