@@ -30,7 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="A,B",
         help=f"parts of {','.join(PARTS)}",
     )
-    add("--clips", type=positive, help="clips for each SNR and series (20; quick: 1)")
+    add(
+        "--clips",
+        type=positive,
+        help="clips for each SNR and series (20; quick: 1), three times as many at SNR 1",
+    )
     add("--snrs", type=_snrs, metavar="A,B", help="of the parts faint and codec (0.5 to 8)")
     add("--repeats", type=positive, help="timed runs of each speed row (5; quick: 1)")
     add("--seed0", type=_fresh, default=SEED0, help=f"first seed, {SEED0} or more")
@@ -126,6 +130,6 @@ def _heading(chosen: argparse.Namespace, clips: int) -> str:
     if chosen.clips:
         command += f" --clips {chosen.clips}"
     return (
-        f"## Sky\n\n`{command}`, {clips} clips for each SNR and series, seeds from {chosen.seed0} "
-        f"up.\nMeasured on: {page.machine()}."
+        f"## Sky\n\n`{command}`, {clips} clips for each SNR and series ({recall.MORE} times as many "
+        f"at SNR {recall.FAINTEST:g}), seeds from {chosen.seed0} up.\nMeasured on: {page.machine()}."
     )
