@@ -130,6 +130,7 @@ def _heading(chosen: argparse.Namespace, clips: int) -> str:
     if chosen.clips:
         command += f" --clips {chosen.clips}"
     return (
-        f"## Sky\n\n`{command}`, {clips} clips for each SNR and series ({recall.MORE} times as many "
-        f"at SNR {recall.FAINTEST:g}), seeds from {chosen.seed0} up.\nMeasured on: {page.machine()}."
+        f"## Sky\n\n`{command}`, {clips} clips for each SNR and series, {recall.MORE} times "
+        f"as many at SNR {recall.FAINTEST:g}, seeds from {chosen.seed0} up.\n"
+        f"Measured on: {page.machine()}."
     )

@@ -214,6 +214,7 @@ def test_compiled_is_what_pytorch_makes(
 ) -> None:
     """To the last hit, in one strip and in several, in all regions."""
     monkeypatch.setattr("warte.sky.find.tier.STRIP_CELLS", strip)
+    monkeypatch.setattr("warte.sky.find.tier.STRIP_ROWS", 4)
     cells = noise(96, (50, 70), 12)
     cells[:, 20:24, 30:34] -= 9.0  # sums that 8 bits would not hold
     cells[:, 30:33, 50:52] += 9.0
@@ -423,7 +424,9 @@ def test_blocks_searched_before_are_partners_only() -> None:
     # the third block is the first that is not known to its end; it may join the second
     assert later.t.min() >= 31.5
     assert near(later, 31.5, 40.0, 30.0, 0.5, -0.4).any()
-    assert len(join(search(torch.from_numpy(cells), [POINTS_16], blur=BLUR, known=64))) == 0
+    for known, some in ((59, True), (60, False), (64, False)):  # a quarter must be new
+        found = join(search(torch.from_numpy(cells), [POINTS_16], blur=BLUR, known=known))
+        assert (len(found) > 0) == some
 
 
 def test_noise_alone_makes_few_candidates() -> None:

@@ -78,8 +78,8 @@ def robust_spread(values: Tensor) -> float:
 def search(cells: Tensor, tiers: list[Tier], *, blur: float, known: int = 0) -> list[Candidates]:
     """Candidates of each tier; ``blur``: correlation length of the cells' noise (cells).
 
-    Blocks of frames that lie within the first ``known`` ones, which were searched before, are
-    followed into only. On a CPU the velocities are shared out among its threads.
+    Blocks of which less than a quarter lies behind the first ``known`` frames, which were searched
+    before, are followed into only. On a CPU the velocities are shared out among its threads.
     """
     return [_search_tier(cells, tier, blur, known) for tier in tiers]
 
@@ -88,7 +88,8 @@ def _search_tier(cells: Tensor, tier: Tier, blur: float, known: int) -> Candidat
     seen = cells.transpose(1, 2).contiguous() if tier.across else cells
     frames = Frames(seen, trail=tier.trail, blur=blur, fastest=tier.fastest, stretch=tier.stretch)
     length = 2**tier.level
-    starts = [start for start in block_starts(frames.count, length) if start + length > known]
+    every = block_starts(frames.count, length)
+    starts = [start for start in every if start + length * 3 // 4 > known]
     squares = regions(tier)
     if not starts or not squares:  # a narrow range of speeds may lie between two velocities
         return join([])

@@ -15,6 +15,7 @@ from warte.sky.find.compiled import TILE
 from warte.sky.find.velocity import SIDE, Frames, middles
 
 STRIP_CELLS = 8_000  # cells of a strip whose sums are made at a time: they stay in the cache
+STRIP_ROWS = 16  # but so many rows at least: some rows beside it are summed, too
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,8 @@ def strips(frames: Frames, region: Region) -> list[tuple[int, int]]:
     rows = frames.height - 2 * beside
     if rows <= 0:
         return []
-    number = round(rows * frames.width / STRIP_CELLS) if frames.device.type == "cpu" else 1
+    least = max(STRIP_CELLS / frames.width, STRIP_ROWS)
+    number = round(rows / least) if frames.device.type == "cpu" else 1
     number = min(max(1, number), rows)
     return list(pairwise(beside + rows * k // number for k in range(number + 1)))
 
