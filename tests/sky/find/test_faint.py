@@ -82,7 +82,7 @@ def test_every_speed_is_searched_once_and_the_slowest_more_closely(
 ) -> None:
     points = [t for t in tiers(FaintSettings(speed_max_px=fastest), 2, 96) if not t.trail]
     assert len(points) == number
-    for level, end in ((5, fastest), (6, min(fastest, 3.0))):
+    for level, end in ((5, fastest), (6, min(fastest, 6.0))):
         ranges = [(t.speed_min, t.speed_max) for t in points if t.level == level]
         assert ranges[0][0] == pytest.approx(0.15 / 2) and ranges[-1][1] == end / 2
         assert all(a[1] == b[0] for a, b in pairwise(ranges))

@@ -37,7 +37,7 @@ class FaintSettings:
     hit: float = 3.7  # sigma at which a block of 32 frames is looked at
     pair: float = 4.7  # sigma it must reach with its neighbour in time
     alone: float = 4.5  # or alone
-    slow_px: float = 3.0  # up to this speed blocks of 64 frames are tried, too (pixels per frame)
+    slow_px: float = 6.0  # up to this speed blocks of 64 frames are tried, too (pixels per frame)
     slow: float = 4.5  # sigma that one of these must reach
     creep_px: float = 1.2  # up to this speed there are so few paths that less is asked for
     creep_hit: float = 3.3  # as ``hit``
