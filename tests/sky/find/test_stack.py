@@ -249,6 +249,9 @@ def test_strips_hold_the_middles_of_all_paths() -> None:
         assert all(a[1] == b[0] for a, b in pairwise(rows))
     low = Frames(torch.zeros(16, 20, 500), trail=False, blur=BLUR, fastest=80)
     assert strips(low, Region(80, 0, none, none)) == []
+    wide = Frames(torch.zeros(2, 96, 2000), trail=False, blur=BLUR, fastest=8)
+    rows = strips(wide, Region(0, 0, none, none))  # what lies beside low strips would cost more
+    assert [b - a for a, b in rows] == [16] * 6
 
 
 @pytest.mark.parametrize("limit", [1, 5, 40, 127])

@@ -4,7 +4,8 @@ LLVM makes vectors of simple loops by itself; not of those that read at dozens o
 cannot prove that none of these is written to. Written with the functions below, such a loop keeps
 in registers what it works on. Where a processor's registers are shorter, LLVM takes several.
 
-They are for compiled functions only, as are their values.
+They are for compiled functions only, as are their values. The machine code that Numba keeps is not
+made anew where this file alone has changed.
 """
 
 from __future__ import annotations
