@@ -33,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--clips",
         type=positive,
-        help="clips for each SNR and series (20; quick: 1), three times as many at SNR 1",
+        help="clips for each SNR and series (20; quick: 1), "
+        f"{recall.MORE} times as many at SNR {recall.FAINTEST:g}",
     )
     add("--snrs", type=_snrs, metavar="A,B", help="of the parts faint and codec (0.5 to 8)")
     add("--repeats", type=positive, help="timed runs of each speed row (5; quick: 1)")

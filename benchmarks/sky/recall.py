@@ -18,8 +18,8 @@ ERROR_SNRS = (1.0, 2.0, 3.0, 5.0, 10.0, 20.0)
 SPEED_EDGES = (0.0, 5.0, 10.0, np.inf)  # pixels per frame
 SPEED_NAMES = ("below 5 px/frame", "5 to 10", "above 10")
 KINDS = ("satellite", "aircraft", "meteor")
-FAINTEST = 1.0  # SNR at which nine of ten are wanted, nearest to what can be found:
-MORE = 3  # there are so many times the clips
+FAINTEST = 1.0  # SNR at which nine of ten are wanted, near to the least that can be found
+MORE = 3  # times as many clips are run there
 
 
 def faint_jobs(

@@ -20,8 +20,8 @@ from warte.sky.find.vector import LANES, add, fill, larger, load, smaller, store
 
 TILE = 8  # velocities are harvested in tiles of TILE x TILE
 HALF = TILE // 2
-CHUNK = 4096  # cells of all tiles that are worked on at a time: they stay in the cache
-PIECE = 2048  # as many of all sums of a block of frames
+CHUNK = 4096  # cells in which all tiles are searched before the next: their sums stay cached
+PIECE = 2048  # cells for which all sums of a block of frames are made before the next
 TRAIL_SAMPLES = 4  # points at which the trail of one frame is sampled
 MOST = 31  # largest sum of a quarter of the frames: four of them fit into 8 bits
 

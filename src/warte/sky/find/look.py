@@ -82,10 +82,8 @@ def look_compiled(
 ) -> tuple[Hits, Mates]:
     """`look` by `compiled`."""
     frames, rows = tree.frames, strips(tree.frames, region)
-    grid = compiled.Grid(
-        *(tree.lines.shape[1], frames.line, frames.pad),
-        *(frames.count, frames.height, frames.width),
-    )
+    places = (tree.lines.shape[1], frames.line, frames.pad)
+    grid = compiled.Grid(*places, frames.count, frames.height, frames.width)
     rows_of_pairs = tree.pair_rows(tier.level, region.y0, region.x0)
     square = compiled.Square(tier.level, region.y0, region.x0, rows_of_pairs)
     cuts = np.array([rows[0][0], *(row[1] for row in rows)])
